@@ -85,6 +85,11 @@ def floor(*arguments: str) -> Command:
     return Command([sys.executable, "-m", "benchmarks.floor", *arguments], environment({}))
 
 
+def large_floor(source: str, destination: str) -> Command:
+    """Return the command of `benchmarks.one_object`."""
+    return Command([sys.executable, "-m", "benchmarks.one_object", source, destination], environment({}))
+
+
 def one_sided_floor(*arguments: str) -> Command:
     """Return the command that does *arguments* of `benchmarks.one_sided`."""
     return Command([sys.executable, "-m", "benchmarks.one_sided", *arguments], environment({}))

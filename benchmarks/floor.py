@@ -37,7 +37,7 @@ from blake3 import blake3
 
 from snapferry.stores.address import object_key, parse_address
 
-from .measure import cores
+from .measure import cores, say_seconds
 from .servers import KEY, SECRET
 
 CONNECTIONS: Final = 16
@@ -281,4 +281,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    say_seconds(main)

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from typing import Final, NamedTuple, Self
 MARK: Final = "BENCHMARK_MARK"
 SAMPLE_EVERY_S: Final = 0.05
 PATIENCE_S: Final = 5.0
+_TOOK: Final = "seconds of work:"
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _KIB: Final = 1024
@@ -80,9 +81,22 @@ class Run:
     """What it wrote to standard output and standard error."""
 
     @property
+    def work_seconds(self) -> float:
+        """The seconds that the command printed with `say_seconds`, or else all that it took."""
+        _, printed, seconds = self.said.rpartition(_TOOK)
+        return float(seconds.split()[0]) if printed else self.seconds
+
+    @property
     def system_seconds(self) -> float:
         """The part of the CPU time that the kernel spent."""
         return self.cpu_seconds - self.user_seconds
+
+
+def say_seconds(work: Callable[[], None]) -> None:
+    """Do *work*, and print how long it took. That leaves out the start of Python and its imports."""
+    started = time.monotonic()
+    work()
+    print(_TOOK, f"{time.monotonic() - started:.6f}", flush=True)
 
 
 def run(command: Command, *, memory: bool = False) -> Run:

@@ -22,6 +22,7 @@ from blake3 import blake3
 from snapferry.stores.address import object_key, parse_address
 
 from .floor import Plain, on_all_cores, on_connections, read_file, write_file
+from .measure import say_seconds
 
 
 class _Objects(Protocol):
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    say_seconds(main)

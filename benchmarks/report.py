@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .measure import Run, cores
 from .plots import FOLDER, Point, alt_text, draw, drawable
-from .rounds import FLOOR, OURS, Round, peers_in, seconds_of
+from .rounds import FLOOR, OURS, Round, floor_of, peers_in, seconds_of, start_of
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BEGIN: Final = "<!-- results: written by `python -m benchmarks --write` -->"
@@ -58,9 +58,11 @@ class Result:
     """
     One line of the table: what each run of every side came to, round by round.
 
-    *floor* is the same for the least that anybody would have to do. *cpu* has,
-    for each side, the seconds outside and inside the kernel of each run.
-    *points* are its part of the plots.
+    *further_goals* are those beside *goal*. *floor* is the same for the least that
+    anybody would have to do. *start* is what a command of ours takes that copies next
+    to nothing; it is empty where ours is timed without its start. *cpu* has, for each
+    side, the seconds outside and inside the kernel of each run. *points* are its part
+    of the plots.
     """
 
     work: str
@@ -73,6 +75,13 @@ class Result:
     cpu: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     holders: tuple[tuple[str, int], ...] = ()
     points: tuple[Point, ...] = ()
+    further_goals: tuple[Goal, ...] = ()
+    start: tuple[float, ...] = ()
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """All goals."""
+        return (() if self.goal is None else (self.goal,)) + self.further_goals
 
     def ratios(self, peer: str) -> list[float]:
         """Return ours to the *peer*'s, round by round."""
@@ -87,15 +96,41 @@ class Result:
 
     @property
     def met(self) -> bool | None:
-        """Say whether the goal is met, by the median ratio or by the worst value; None without a goal."""
-        if self.goal is None:
+        """Say whether all goals are met; None without a goal."""
+        return all(map(self.meets, self.goals)) if self.goals else None
+
+    def meets(self, goal: Goal) -> bool:
+        """Say whether *goal* is met, by the median ratio or by the worst value."""
+        if goal.ratio is not None:
+            return median(self.ratios(goal.to)) <= goal.ratio
+        if goal.value is not None:
+            return max(self.ours) < goal.value
+        assert goal.least is not None
+        return min(self.ours) >= goal.least
+
+    def least(self, goal: Goal) -> float | None:
+        """
+        Return what the floor comes to, after the start where there is one, in the measure of *goal*.
+
+        None where the floor was not measured, and for a goal that is no upper bound.
+        """
+        if not self.floor or goal.least is not None:
             return None
-        if self.goal.ratio is not None:
-            return median(self.ratios(self.goal.to)) <= self.goal.ratio
-        if self.goal.value is not None:
-            return max(self.ours) < self.goal.value
-        assert self.goal.least is not None
-        return min(self.ours) >= self.goal.least
+        starts = self.start or (0.0,) * len(self.floor)
+        least = [start + floor for start, floor in zip(starts, self.floor, strict=True)]
+        if goal.ratio is None:
+            return median(least)
+        return median(one / other for one, other in zip(least, self.peers[goal.to], strict=True))
+
+    def verdict(self, goal: Goal) -> str:
+        """Return in words whether *goal* is met, and how far down one could get at all."""
+        met, least, bound = self.meets(goal), self.least(goal), goal.ratio or goal.value
+        words = "yes" if met else "**no**"
+        if least is None or bound is None:
+            return words
+        floor = "start and floor" if self.start else "the floor"
+        amount = _amount(least, self.unit) if goal.ratio is None else f"{least:.2f} x {goal.to}"
+        return f"{words}; {'goal below ' if least > bound and not met else ''}{floor}: {amount}"
 
 
 def timed(
@@ -107,6 +142,7 @@ def timed(
     objects: int = 0,
     points: Iterable[Point] = (),
     more: str = "",
+    further_goals: Iterable[Goal] = (),
 ) -> Result:
     """
     Return the line for the wall times of all sides.
@@ -123,9 +159,11 @@ def timed(
         {peer: seconds_of(rounds, peer) for peer in peers_in(rounds)},
         goal,
         "; ".join(filter(None, reasons)),
-        seconds_of(rounds, FLOOR) if FLOOR in sides else (),
+        floor_of(rounds),
         {side: tuple(_cpu(one.runs[side]) for one in rounds) for side in sides},
         points=tuple(points),
+        further_goals=tuple(further_goals),
+        start=start_of(rounds),
     )
 
 
@@ -133,7 +171,8 @@ def largest_process(
     words: str, rounds: Sequence[Round], goal: Goal | None = None, points: Iterable[Point] = ()
 ) -> Result:
     """Return the line for the memory of the largest process of each side, where memory was measured."""
-    largest = {side: tuple(one.runs[side].largest_bytes / 1e6 for one in rounds) for side in rounds[0].runs}
+    sides = (OURS, *peers_in(rounds))
+    largest = {side: tuple(one.runs[side].largest_bytes / 1e6 for one in rounds) for side in sides}
     worst = max(rounds, key=lambda one: one.ours.pss_bytes).ours
     return Result(
         f"{words}: memory of the largest process",
@@ -197,8 +236,8 @@ def table(results: Sequence[Result]) -> str:
             _amount(median(result.ours), result.unit),
             _lines(f"{peer} {_amount(median(found), result.unit)}" for peer, found in result.peers.items()),
             _lines(f"{peer} {spread(result.ratios(peer))}" for peer in result.peers),
-            result.goal.words(result.unit) if result.goal else "-",
-            {True: "yes", False: "**no**", None: "-"}[result.met],
+            _lines(goal.words(result.unit) for goal in result.goals),
+            _lines(map(result.verdict, result.goals)),
             "-" if above is None else f"{above:.2f} x",
             result.limited_by,
         ]
@@ -253,6 +292,7 @@ def document(results: Sequence[Result], where: str) -> dict[str, Any]:
             "ratios": {peer: result.ratios(peer) for peer in result.peers},
             "above_floor": result.above_floor,
             "met": result.met,
+            "least": [result.least(goal) for goal in result.goals],
         }
         for result in results
     ]
@@ -272,6 +312,9 @@ def read_document(text: Mapping[str, Any]) -> list[Result]:
         values["holders"] = tuple(map(tuple, values["holders"]))
         values["points"] = tuple(Point(*point) for point in values["points"])
         values["goal"] = Goal(**values["goal"]) if values["goal"] else None
+        # Documents from before these two were measured have neither.
+        values["further_goals"] = tuple(Goal(**goal) for goal in values.get("further_goals", ()))
+        values["start"] = tuple(values.get("start", ()))
         found.append(Result(**values))
     return found
 

@@ -21,10 +21,20 @@ from .progress import say
 
 OURS: Final = "ours"
 FLOOR: Final = "floor"
+# A command of ours that copies next to nothing.
+START: Final = "start"
 
 
 class Different(Exception):
     """Two sides did not make the same; what was measured is worth nothing."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A command of ours that copies next to nothing, and the folder that it makes."""
+
+    command: Command
+    made: Path
 
 
 @dataclass(frozen=True)
@@ -50,13 +60,15 @@ def measure_rounds(
     ran: Callable[[str], None] = lambda _: None,
     memory: bool = False,
     by_turns: bool = False,
+    start: Start | None = None,
 ) -> list[Round]:
     """
     Run *number* rounds of all *sides*; *clean* makes place before each, *check* looks at the results of the first.
 
     *ran* is called right after each run with the side that it was. *by_turns*:
-    every second round runs the sides in the opposite order. What the last round
-    made is left behind. Raises `CommandFailed`, and what *check* raises.
+    every second round runs the sides in the opposite order. *start* runs first in
+    each round, as a side of its own. What the last round made is left behind.
+    Raises `CommandFailed`, and what *check* raises.
     """
     rounds = []
     for at in range(number):
@@ -64,27 +76,44 @@ def measure_rounds(
         runs: dict[str, Run] = {}
         shares: dict[str, float] = {}
         order = list(sides.items())
-        for side, command in reversed(order) if by_turns and at % 2 else order:
+        if by_turns and at % 2:
+            order.reverse()
+        if start is not None:
+            remove(start.made)
+            order.insert(0, (START, start.command))
+        for side, command in order:
             busy, started = busy_seconds(), time.monotonic()
-            found = runs[side] = run(command, memory=memory)
+            # Measuring memory takes time, which must not make the floor higher.
+            found = runs[side] = run(command, memory=memory and side not in (FLOOR, START))
             busy, elapsed = busy_seconds() - busy, time.monotonic() - started
             shares[side] = max(0.0, (busy - found.cpu_seconds) / elapsed / cores())
             say(f"  round {at + 1} of {number}: {side} {_words(found)}")
-            ran(side)
-        rounds.append(Round({side: runs[side] for side in sides}, shares[OURS]))
+            if side != START:
+                ran(side)
+        rounds.append(Round({side: runs[side] for side in (*sides, START) if side in runs}, shares[OURS]))
         if at == 0:
             check()
     return rounds
 
 
 def peers_in(rounds: Sequence[Round]) -> list[str]:
-    """Return the sides that are neither ours nor the floor, in their order."""
-    return [side for side in rounds[0].runs if side not in (OURS, FLOOR)]
+    """Return the sides that do the work with other programs, in their order."""
+    return [side for side in rounds[0].runs if side not in (OURS, FLOOR, START)]
 
 
 def seconds_of(rounds: Sequence[Round], side: str) -> tuple[float, ...]:
     """Return the wall time of a side in each round."""
     return tuple(one.runs[side].seconds for one in rounds)
+
+
+def floor_of(rounds: Sequence[Round]) -> tuple[float, ...]:
+    """Return the seconds of the floor's work in each round, without the start of its Python; () without a floor."""
+    return tuple(one.runs[FLOOR].work_seconds for one in rounds if FLOOR in one.runs)
+
+
+def start_of(rounds: Sequence[Round]) -> tuple[float, ...]:
+    """Return the wall time of the start in each round; () where it was not measured."""
+    return tuple(one.runs[START].seconds for one in rounds if START in one.runs)
 
 
 def same_folders(one: Path, other: Path) -> None:

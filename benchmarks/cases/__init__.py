@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..report import Goal
+from ..report import FLUSHED, Goal
 from . import distance, files, first, huge, many, requests, s3, server_side, shared, split, trees, verify
 from .case import QUICK, Case, Setting, TooLittleRoom
 
@@ -14,7 +14,15 @@ CASES: Final = (
     Case(
         "file-20k",
         "20,000 files of 4 KiB, directory to directory",
-        files.in_memory(20_000, 4096, "4 KiB", rounds=5, goal=None, beside_rclone=True),
+        files.in_memory(
+            20_000,
+            4096,
+            "4 KiB",
+            rounds=5,
+            goal=Goal(ratio=1.5),
+            job_goal=Goal(ratio=1.0),
+            beside_rclone=True,
+        ),
     ),
     Case(
         "file-200k",
@@ -29,12 +37,12 @@ CASES: Final = (
     Case(
         "disk-20k",
         "20,000 files of 4 KiB, directory to directory on a disk",
-        files.on_disk(20_000, 4096, "4 KiB", rounds=5, goal=Goal(ratio=1.0)),
+        files.on_disk(20_000, 4096, "4 KiB", rounds=5, ext4_job_goal=Goal(ratio=1.1, to=FLUSHED)),
     ),
     Case(
         "disk-2mb",
         "400 files of 2 MB, directory to directory on a disk",
-        files.on_disk(400, 2_000_000, "2 MB", rounds=5, goal=Goal(ratio=1.0)),
+        files.on_disk(400, 2_000_000, "2 MB", rounds=5, ext4_job_goal=Goal(ratio=0.6, to=FLUSHED)),
     ),
     Case(
         "disk-16mb",

@@ -15,8 +15,20 @@ from ..fleet import job_seconds
 from ..measure import Command, filesystem
 from ..plots import TIME, Point
 from ..report import FLUSHED, RCLONE, SNAPDIR, Goal, Result, timed
-from ..rounds import FLOOR, OURS, Round, measure_rounds, peers_in, remove, same_folders, seconds_of
+from ..rounds import (
+    FLOOR,
+    OURS,
+    Round,
+    Start,
+    floor_of,
+    measure_rounds,
+    peers_in,
+    remove,
+    same_folders,
+    seconds_of,
+)
 from .case import Setting
+from .start import start_in
 
 Measure = Callable[[Setting], list[Result]]
 
@@ -24,41 +36,72 @@ Measure = Callable[[Setting], list[Result]]
 # freed, and looks at each of those that it passes over whenever it needs one. Whoever ran last would pay for all.
 MANY: Final = 1_000
 
-START_S: Final = 1.5
+START_S: Final = 0.35
 HELP_S: Final = 0.3
 
 
 def in_memory(
-    files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal | None, beside_rclone: bool = False
+    files: int,
+    size_bytes: int,
+    size: str,
+    *,
+    rounds: int,
+    goal: Goal,
+    job_goal: Goal | None = None,
+    beside_rclone: bool = False,
 ) -> Measure:
-    """Return the case of *files* files of a size, directory to directory in memory."""
+    """
+    Return the case of *files* files of a size, directory to directory in memory.
+
+    *goal* is that of the whole command, and without a *job_goal* of its own that of the job alone as well.
+    """
 
     def measure(setting: Setting) -> list[Result]:
         number = files // setting.scale
         found = _copied(
-            setting.folder, number, size_bytes, setting.times(rounds), beside_rclone=beside_rclone
+            setting.folder,
+            number,
+            size_bytes,
+            setting.times(rounds),
+            beside_rclone=beside_rclone,
+            start=start_in(setting.folder),
         )
         words = f"{number:,} files of {size}, file to file"
-        reached = setting.goal(goal) if goal else None
         points = _points(number, size_bytes, found)
         return [
-            timed(words, found, reached, objects=number, points=points),
-            _job_alone(words, found, reached),
+            timed(words, found, setting.goal(goal), objects=number, points=points),
+            _job_alone(words, found, setting.goal(job_goal or goal)),
         ]
 
     return measure
 
 
-def on_disk(files: int, size_bytes: int, size: str, *, rounds: int, goal: Goal) -> Measure:
-    """Return the case of *files* files of a size, directory to directory on a disk: ours durably, the peer not."""
+def on_disk(
+    files: int,
+    size_bytes: int,
+    size: str,
+    *,
+    rounds: int,
+    goal: Goal | None = None,
+    ext4_job_goal: Goal | None = None,
+) -> Measure:
+    """
+    Return the case of *files* files of a size, directory to directory on a disk: ours durably, the peer not.
+
+    *goal* is that of the whole command and of the job alone; *ext4_job_goal* that of the job alone, on ext4.
+    """
 
     def measure(setting: Setting) -> list[Result]:
         number = files // setting.scale
         times = setting.times(rounds)
-        found = _copied(setting.disk, number, size_bytes, times, durable=True, beside_rclone=True)
-        words = f"{number:,} files of {size}, file to file on a disk ({filesystem(setting.disk)}), snapferry durably"
-        reached = setting.goal(goal)
-        return [timed(words, found, reached, objects=number), _job_alone(words, found, reached)]
+        start, disk = start_in(setting.folder), filesystem(setting.disk)
+        found = _copied(
+            setting.disk, number, size_bytes, times, durable=True, beside_rclone=True, start=start
+        )
+        words = f"{number:,} files of {size}, file to file on a disk ({disk}), snapferry durably"
+        whole = setting.goal(goal) if goal else None
+        job = setting.goal(ext4_job_goal) if ext4_job_goal and disk == "ext4" else whole
+        return [timed(words, found, whole, objects=number), _job_alone(words, found, job)]
 
     return measure
 
@@ -90,6 +133,7 @@ def _copied(
     *,
     durable: bool = False,
     beside_rclone: bool = False,
+    start: Start | None = None,
 ) -> list[Round]:
     source = folder / "source"
     snapshot = data.pushed_store(folder, source, files=files, size_bytes=size_bytes)
@@ -134,7 +178,7 @@ def _copied(
         if durable:
             os.sync()
 
-    return measure_rounds(times, sides, clean=clean, check=check, ran=settle)
+    return measure_rounds(times, sides, clean=clean, check=check, ran=settle, start=start)
 
 
 def _job_alone(words: str, rounds: list[Round], goal: Goal | None) -> Result:
@@ -146,7 +190,7 @@ def _job_alone(words: str, rounds: list[Round], goal: Goal | None) -> Result:
         {peer: seconds_of(rounds, peer) for peer in peers_in(rounds)},
         goal,
         "same runs, by the job's own record; whole runs of the peers",
-        seconds_of(rounds, FLOOR),
+        floor_of(rounds),
     )
 
 

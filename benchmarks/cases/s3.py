@@ -11,13 +11,17 @@ from .. import commands, data
 from ..floor import objects_in
 from ..plots import TIME, Point
 from ..report import RCLONE, SNAPDIR, Goal, Result, timed
-from ..rounds import FLOOR, OURS, measure_rounds, remove, seconds_of
+from ..rounds import FLOOR, OURS, Start, measure_rounds, remove, seconds_of
 from ..servers import S3Server
 from .buckets import SOURCE, empty, fill, part_of, same_buckets
 from .case import SERVED, Setting
+from .start import start_in
 
 S5CMD: Final = "s5cmd"
 FILES: Final = 20_000
+
+# Where the server holds all in memory.
+GOALS: Final = (Goal(ratio=0.3), Goal(ratio=0.3, to=RCLONE), Goal(ratio=0.4, to=S5CMD))
 
 # rclone lets the server copy what stays on one server; without that it moves the bytes, as the others do.
 THROUGH: Final = ("--disable", "copy")
@@ -29,13 +33,16 @@ def between_buckets(setting: Setting) -> list[Result]:
     store = setting.folder / "store"
     snapshot = data.pushed_store(setting.folder, store, files=files, size_bytes=4096)
     (setting.folder / "keys").write_text("\n".join(_keys(store)))
+    start = start_in(setting.folder)
     return [
-        _between(setting, store, snapshot, files, in_memory=True),
-        _between(setting, store, snapshot, files, in_memory=False),
+        _between(setting, store, snapshot, files, start, in_memory=True),
+        _between(setting, store, snapshot, files, start, in_memory=False),
     ]
 
 
-def _between(setting: Setting, store: Path, snapshot: str, files: int, *, in_memory: bool) -> Result:
+def _between(
+    setting: Setting, store: Path, snapshot: str, files: int, start: Start, *, in_memory: bool
+) -> Result:
     folder, served, down = setting.folder, setting.folder / "served", setting.folder / "down"
     sides = (OURS, SNAPDIR, RCLONE, S5CMD, FLOOR)
     with S3Server(":memory:" if in_memory else str(served), folder / "server.log") as server:
@@ -73,6 +80,7 @@ def _between(setting: Setting, store: Path, snapshot: str, files: int, *, in_mem
             },
             clean=clean,
             check=check,
+            start=start,
         )
     words = f"{files:,} files of 4 KiB, S3 to S3, no latency, server "
     words += "in memory" if in_memory else "on a directory"
@@ -80,9 +88,9 @@ def _between(setting: Setting, store: Path, snapshot: str, files: int, *, in_mem
     return timed(
         words,
         rounds,
-        setting.goal(Goal(ratio=0.7)) if in_memory else None,
         others_are=SERVED,
         objects=files,
+        further_goals=GOALS if in_memory and setting.full else (),
         points=[
             Point(TIME.name, line, files, median(seconds_of(rounds, side))) for side, line in lines.items()
         ],

@@ -13,6 +13,7 @@ from ..rounds import FLOOR, OURS, measure_rounds, remove
 from ..servers import S3Server
 from .buckets import SOURCE, part_of, same_buckets
 from .case import SERVED, Setting
+from .start import start_in
 
 FILES: Final = 250
 SIZE_BYTES: Final = 4_000_000
@@ -56,6 +57,7 @@ def server_side(setting: Setting) -> list[Result]:
             },
             clean=clean,
             check=check,
+            start=start_in(setting.folder),
         )
     words = f"{files:,} files of {SIZE_BYTES / 1e6:g} MB, S3 to S3, copied by the server"
     goal = setting.goal(Goal(ratio=1.0, to=RCLONE))

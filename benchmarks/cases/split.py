@@ -98,7 +98,7 @@ def _lines(
             f"{words}: speed of {most} worker processes, as a share of {most} x that of one",
             "",
             (shares[most],),
-            goal=setting.goal(Goal(least=0.8)),
+            goal=setting.goal(Goal(least=0.9)),
             limited_by=f"{_limit(jobs[most])}: with {most} workers the machine was {jobs[most].busy_share:.0%} busy",
         ),
     ]

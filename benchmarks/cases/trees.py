@@ -17,6 +17,7 @@ from ..rounds import FLOOR, OURS, Different, measure_rounds, remove, same_folder
 from ..servers import BigServer, S3Server
 from .buckets import SOURCE, empty, fill, same_buckets
 from .case import SERVED, Setting, need_memory
+from .start import start_in
 
 FILES: Final = 20_000
 FILE_BYTES: Final = 4096
@@ -35,6 +36,7 @@ def push_small(setting: Setting) -> list[Result]:
     tree = folder / "tree"
     data.make_tree(tree, files=files, size_bytes=FILE_BYTES)
     words = f"push of {files:,} files of 4 KiB"
+    start = start_in(folder)
     stores = {side: folder / side for side in SIDES}
     to_directory = measure_rounds(
         setting.times(5),
@@ -42,6 +44,7 @@ def push_small(setting: Setting) -> list[Result]:
         | {FLOOR: commands.one_sided_floor("push", str(tree), str(folder / FLOOR))},
         clean=lambda: remove(*stores.values(), folder / FLOOR),
         check=lambda: same_folders(stores[OURS], stores[SNAPDIR]),
+        start=start,
     )
     remove(*stores.values(), folder / FLOOR)
     with S3Server(":memory:", folder / "server.log") as server:
@@ -51,6 +54,7 @@ def push_small(setting: Setting) -> list[Result]:
             | {FLOOR: commands.one_sided_floor("push", str(tree), f"{server.endpoint}/{FLOOR}")},
             clean=lambda: empty(server, (*SIDES, FLOOR)),
             check=lambda: same_buckets(server, OURS, SNAPDIR),
+            start=start,
         )
     return [
         timed(f"{words} to a directory", to_directory, setting.goal(TO_DIRECTORY), objects=files),
@@ -64,6 +68,7 @@ def pull_small(setting: Setting) -> list[Result]:
     store = folder / "store"
     snapshot = data.pushed_store(folder, store, files=files, size_bytes=FILE_BYTES)
     words = f"pull of {files:,} files of 4 KiB"
+    start = start_in(folder)
     trees = {side: folder / side for side in (*SIDES, FLOOR)}
     listed = folder / "objects"
     listed.write_text(objects_of(store))
@@ -78,12 +83,12 @@ def pull_small(setting: Setting) -> list[Result]:
         return {FLOOR: commands.one_sided_floor("pull", str(listed), of, str(trees[FLOOR]))}
 
     sides = _pulls(folder, snapshot, f"file://{store}", trees) | floor(str(store))
-    from_directory = measure_rounds(setting.times(5), sides, clean=clean, check=check)
+    from_directory = measure_rounds(setting.times(5), sides, clean=clean, check=check, start=start)
     with S3Server(":memory:", folder / "server.log") as server:
         fill(server, store, ())
         sides = _pulls(folder, snapshot, f"s3://{SOURCE}", trees, server.environment)
         sides |= floor(f"{server.endpoint}/{SOURCE}")
-        from_s3 = measure_rounds(setting.times(3), sides, clean=clean, check=check)
+        from_s3 = measure_rounds(setting.times(3), sides, clean=clean, check=check, start=start)
     return [
         timed(f"{words} from a directory", from_directory, setting.goal(TO_DIRECTORY), objects=files),
         timed(f"{words} from S3, no latency", from_s3, setting.goal(TO_S3), others_are=SERVED, objects=files),

@@ -13,12 +13,13 @@ from ..measure import Command, CommandFailed
 from ..one_sided import objects_of
 from ..progress import say
 from ..report import SNAPDIR, Goal, Result, largest_process, timed
-from ..rounds import FLOOR, OURS, measure_rounds
+from ..rounds import FLOOR, OURS, Start, measure_rounds
 from ..servers import BigServer, S3Server
 from .buckets import SOURCE, fill
 from .case import SERVED, Setting, need_memory
 from .distance import DELAY_S, SCALE_BATCH, SCALE_JOBS, WORKERS, cpu_of_servers, scaled
 from .huge import MAX_MEMORY_MB
+from .start import start_in
 from .trees import FILE_BYTES, FILES, LARGE_BYTES, LARGE_FILES
 
 TIME: Final = Goal(ratio=0.5)
@@ -34,6 +35,7 @@ def small(setting: Setting) -> list[Result]:
     store = folder / "store"
     snapshot = data.pushed_store(folder, store, files=files, size_bytes=FILE_BYTES)
     words = f"verify of {files:,} objects of 4 KiB"
+    start = start_in(folder)
     listed = folder / "objects"
     listed.write_text(objects_of(store))
     found = _beside_the_peer(
@@ -43,6 +45,7 @@ def small(setting: Setting) -> list[Result]:
         f"file://{store}",
         objects=files,
         floor=commands.one_sided_floor("verify", str(listed), str(store)),
+        start=start,
     )
     with S3Server(":memory:", folder / "server.log") as server:
         fill(server, store, ())
@@ -54,6 +57,7 @@ def small(setting: Setting) -> list[Result]:
             server.environment,
             objects=files,
             floor=commands.one_sided_floor("verify", str(listed), f"{server.endpoint}/{SOURCE}"),
+            start=start,
         )
     return found
 
@@ -84,13 +88,15 @@ def _beside_the_peer(
     *,
     objects: int,
     floor: Command | None = None,
+    start: Start | None = None,
 ) -> list[Result]:
     """Return the lines for the times, and from one more round for the memory, which takes time to measure."""
     sides: dict[str, Command] = {
         OURS: commands.ours_verify(snapshot, store, more),
         SNAPDIR: commands.peer("verify", snapshot, store, cache=setting.folder / "cache", more=more),
     }
-    rounds = measure_rounds(setting.times(3), sides | ({} if floor is None else {FLOOR: floor}))
+    with_floor = sides | ({} if floor is None else {FLOOR: floor})
+    rounds = measure_rounds(setting.times(3), with_floor, start=start)
     weighed = measure_rounds(1, sides, memory=True)
     for one in (*rounds, *weighed):
         intact = json.loads(one.ours.said)["objects"]["present"]
