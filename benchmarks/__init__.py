@@ -7,6 +7,7 @@ How fast and how large snapferry is beside its peers: `snapdir`, rclone and s5cm
     peer      a process that runs the `snapdir` package
     floor     the least that anybody must do to copy
     one_sided the same for verify, pull and push
+    one_object the same for one large object
     direct    the copying alone, without a queue
     fleet     Redis, orchestrator and workers, as in production
     measure   a command's time, CPU and memory, over all of its processes
