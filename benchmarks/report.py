@@ -128,9 +128,9 @@ class Result:
         words = "yes" if met else "**no**"
         if least is None or bound is None:
             return words
-        floor = "start and floor" if self.start else "the floor"
+        floor = "start and floor are" if self.start else "the floor is"
         amount = _amount(least, self.unit) if goal.ratio is None else f"{least:.2f} x {goal.to}"
-        return f"{words}; {'goal below ' if least > bound and not met else ''}{floor}: {amount}"
+        return f"{words}; {floor} {amount}{', above the goal' if least > bound and not met else ''}"
 
 
 def timed(

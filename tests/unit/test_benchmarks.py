@@ -107,7 +107,7 @@ def test_the_table_shows_medians_ratios_and_goals():
 
     assert lines[2] == (
         "| files | 4.00 s | snapdir 1.00 s | snapdir 3.00 x [2.00-4.00] | ≤ 4 x snapdir"
-        " | yes; the floor: 1.00 x snapdir | 4.00 x | CPU |"
+        " | yes; the floor is 1.00 x snapdir | 4.00 x | CPU |"
     )
     assert lines[3] == (
         "| huge | 400 MB | snapdir 4,000 MB | snapdir 0.10 x | < 350 MB | **no** | - | 2 processes |"

@@ -23,13 +23,13 @@ PEERS = {"snapdir": (1.0, 1.0), "rclone": (2.0, 2.0)}
 @pytest.mark.parametrize(
     ("goal", "verdict"),
     [
-        (Goal(ratio=3.0), "yes; the floor: 1.50 x snapdir"),
-        (Goal(ratio=2.0), "**no**; the floor: 1.50 x snapdir"),
-        (Goal(ratio=1.0), "**no**; goal below the floor: 1.50 x snapdir"),
-        (Goal(ratio=1.0, to="rclone"), "**no**; the floor: 0.75 x rclone"),
-        (Goal(value=4), "yes; the floor: 1.50 s"),
-        (Goal(value=2), "**no**; the floor: 1.50 s"),
-        (Goal(value=1), "**no**; goal below the floor: 1.50 s"),
+        (Goal(ratio=3.0), "yes; the floor is 1.50 x snapdir"),
+        (Goal(ratio=2.0), "**no**; the floor is 1.50 x snapdir"),
+        (Goal(ratio=1.0), "**no**; the floor is 1.50 x snapdir, above the goal"),
+        (Goal(ratio=1.0, to="rclone"), "**no**; the floor is 0.75 x rclone"),
+        (Goal(value=4), "yes; the floor is 1.50 s"),
+        (Goal(value=2), "**no**; the floor is 1.50 s"),
+        (Goal(value=1), "**no**; the floor is 1.50 s, above the goal"),
     ],
 )
 def test_a_verdict_shows_the_floor_in_the_measure_of_the_goal(goal, verdict):
@@ -42,7 +42,7 @@ def test_a_whole_command_has_its_start_before_the_floor():
     goal = Goal(ratio=1.2)
     result = Result("w", "s", (3.0, 3.0), PEERS, goal, floor=(1.0, 1.0), start=(0.5, 0.5))
 
-    assert result.verdict(goal) == "**no**; goal below start and floor: 1.50 x snapdir"
+    assert result.verdict(goal) == "**no**; start and floor are 1.50 x snapdir, above the goal"
 
 
 def test_without_a_floor_a_verdict_is_yes_or_no():
@@ -79,7 +79,8 @@ def test_start_and_floor_are_no_peers():
 
 
 def test_the_start_runs_first_in_each_round_into_an_empty_place(tmp_path):
-    made, told = tmp_path / "made", []
+    made = tmp_path / "made"
+    told: list[str] = []
     nothing = Command([sys.executable, "-c", ""])
     start = Start(Command([sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"]), made)
 
