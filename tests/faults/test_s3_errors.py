@@ -50,7 +50,7 @@ from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.urls import parse_url
 from tests.faults.stub_s3 import Answer, Request, Stub, error, page, serving
 from tests.opening import open_backend
-from tests.servers import SECRET_KEY, free_port
+from tests.servers import SECRET_KEY, forget_clients, free_port
 
 pytestmark = pytest.mark.usefixtures("s3_environment")
 
@@ -910,6 +910,26 @@ def test_a_certificate_that_is_not_trusted_is_not_worth_another_try() -> None:
         with pytest.raises(StoreError) as caught, backend.bucket.errors(KEY):
             raise boto.SSLError(endpoint_url="https://example.org", error=OSError(reason))
         assert caught.value.transient is transient
+
+
+@pytest.mark.parametrize("bundle", ["missing", "directory", "empty", "damaged"])
+def test_a_file_of_certificates_that_cannot_be_used_is_named_and_not_worth_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: str
+) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "empty").touch()
+    (tmp_path / "damaged").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / bundle))
+    with serving() as stub:
+        # The file is read before anything is sent, so the server need not use TLS.
+        endpoint = stub.endpoint.replace("http:", "https:")
+        try:
+            with pytest.raises(StoreFault) as caught:
+                list(S3Backend(Bucket("bucket", endpoint=endpoint)).keys(".objects/"))
+        finally:
+            forget_clients(endpoint)
+        assert "AWS_CA_BUNDLE" in caught.value.detail
+        assert stub.requests == []
 
 
 def test_a_manifest_that_the_store_does_not_let_go_is_an_error_that_names_it(

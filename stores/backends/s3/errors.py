@@ -7,6 +7,8 @@ responses" (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html)
 
 from __future__ import annotations
 
+import errno
+import ssl
 import time
 from collections.abc import Mapping
 from enum import Enum
@@ -118,6 +120,10 @@ _PERMISSIONS: Final[Mapping[str, str]] = {
     "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
     "GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
 }
+# The errors of the system for a file that is not there, or that this process has no right to read.
+_NOT_READ: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM}
+)
 # A signature is valid for 15 minutes (Amazon's reference, "Authenticating Requests"). Not every server that refuses an
 # older one says so: some answer AccessDenied. Leave a minute for a slow answer.
 _VALID_S: Final = 14 * 60
@@ -204,7 +210,8 @@ def translate(error: BaseException, label: str, key: str, missing: ErrorClass) -
         kind, detail = _read_answer(error)
         return (missing if kind is KeyMissing else kind)(label, key, detail)
     kind = next(_BY_CLASS[c.__name__] for c in type(error).__mro__ if c.__name__ in _BY_CLASS)
-    if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    no_certificates = isinstance(error, boto.SSLError) and _no_certificates(error)
+    if isinstance(error, boto.SSLError) and (no_certificates or "CERTIFICATE_VERIFY_FAILED" in str(error)):
         kind = StoreFault
     if isinstance(error, KeyError):
         detail = f"the answer is incomplete: it lacks {error}"
@@ -219,11 +226,25 @@ def translate(error: BaseException, label: str, key: str, missing: ErrorClass) -
         detail = one_line(error)
         if slow := _too_slow(error):
             detail += f"; {slow}"
+        if no_certificates:
+            detail += (
+                "; the trusted certificates cannot be read: check AWS_CA_BUNDLE, or ca_bundle of the profile"
+            )
         if isinstance(error, boto.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
             detail += "; the server may not use TLS: if so, write http:// in endpoint_url"
     if kind is AccessDenied:
         detail += "; no request was sent: give keys by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
     return kind(label, key, detail)
+
+
+def _no_certificates(error: boto.SSLError) -> bool:
+    """Return whether the certificates to trust could not be read. Then nothing was sent."""
+    reason = error.kwargs.get("error")
+    found = reason.args[0] if isinstance(reason, HTTPError) and reason.args else reason
+    if isinstance(found, ssl.SSLError):
+        # Not CERTIFICATE_VERIFY_FAILED: these are about a file, never about what a server sends.
+        return "NO_CERTIFICATE_OR_CRL_FOUND" in str(found) or "PEM lib" in str(found)
+    return isinstance(found, OSError) and found.errno in _NOT_READ
 
 
 def _too_slow(error: BaseException | None) -> str:
