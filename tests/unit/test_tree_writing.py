@@ -29,6 +29,7 @@ from snapferry.stores.errors import (
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
 from snapferry.stores.manifest.parse import Manifest
+from snapferry.stores.manifest.tree_entries import TreeEntry
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.streams import Upload
 
@@ -380,14 +381,33 @@ def test_a_linked_tree_shares_blocks_or_fails(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "tree" / "a").read_bytes() == b"x"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_user_writes_again_what_its_permissions_forbid(tmp_path: Path) -> None:
-    for each in [tmp_path, *tmp_path.parents]:
+def _as_another_user(work: Path, do: Callable[[], None]) -> None:
+    """Run *do* in a process of another user, who owns the new directory *work*."""
+    for each in [work, *work.parents]:
         if each.stat().st_uid == 0 and str(each).startswith("/tmp/"):
             each.chmod(each.stat().st_mode | 0o055)
+    os.chown(work, NOBODY, NOBODY)
+    process = os.fork()
+    if process == 0:
+        try:
+            # Another user may be unable to import what this needs.
+            temporary.temporary_name()
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            do()
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+    assert os.waitpid(process, 0)[1] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_writes_again_what_its_permissions_forbid(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    os.chown(work, NOBODY, NOBODY)
 
     def twice() -> None:
         entries = [
@@ -413,23 +433,27 @@ def test_a_user_writes_again_what_its_permissions_forbid(tmp_path: Path) -> None
         with pytest.raises(AccessDenied):
             fetch(store, [file("./a")], TreeTarget("/etc/tree"))
 
-    process = os.fork()
-    if process == 0:
-        try:
-            # Another user may be unable to import what this needs.
-            temporary.temporary_name()
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            twice()
-            os._exit(0)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-    assert os.waitpid(process, 0)[1] == 0
+    _as_another_user(work, twice)
     assert (work / "tree" / "none" / "deep" / "y").read_bytes() == b"z"
     assert (work / "tree" / "none" / "deep" / "y").stat().st_mode & 0o7777 == 0o400
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_has_files_below_a_directory_that_nobody_may_look_into(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def twice() -> None:
+        entries = [folder("./"), folder("./none/", "0"), file("./none/x", b"x")]
+        dest = work / "tree"
+        fetch(store_of(b"x"), entries, TreeTarget(str(dest)))
+        fetch(store_of(), entries, TreeTarget(str(dest)))
+        # What only looks changes nothing.
+        found = TreeTarget(str(dest), look_only=True)
+        assert not found.is_right(TreeEntry(False, 0o644, digest(b"x"), 1, "none/x"))
+        assert (dest / "none").stat().st_mode & 0o777 == 0
+
+    _as_another_user(work, twice)
 
 
 def test_a_directory_stays_open_while_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ class TreeTarget:
         if folder is None:
             return False
         try:
-            found = status_beneath(folder.descriptor, name)
+            found = self._status(folder, name)
             if found is None:
                 return False
             # The size of a link is that of its text, and tells nothing of its target's.
@@ -217,6 +217,16 @@ class TreeTarget:
                     sync_file_system(opened.descriptor)
             except OSError as error:
                 self.folders.fail(error, above)
+
+    def _status(self, folder: Folder, name: str) -> os.stat_result | None:
+        """Return the status of *name*, None where there is nothing."""
+        try:
+            return status_beneath(folder.descriptor, name)
+        except PermissionError:
+            # The directory itself may be open whatever its permissions are.
+            if self._look_only or not unlock(folder.descriptor):
+                raise
+        return status_beneath(folder.descriptor, name)
 
     def _opened(self, folder: Folder, name: str, found: os.stat_result) -> int | None:
         """Open the file *name* with the status *found*, to read it. None where this process has no right to."""
