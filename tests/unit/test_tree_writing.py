@@ -456,6 +456,22 @@ def test_a_user_has_files_below_a_directory_that_nobody_may_look_into(tmp_path: 
     _as_another_user(work, twice)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("links", [True, False])
+def test_a_user_writes_again_to_a_tree_that_nobody_may_look_into(tmp_path: Path, links: bool) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def twice() -> None:
+        dest = work / "tree"
+        for data in (b"x", b"y"):
+            fetch(store_of(data), [folder("./", "0"), file("./x", data)], TreeTarget(str(dest), links=links))
+        assert dest.stat().st_mode & 0o777 == 0
+
+    _as_another_user(work, twice)
+    assert (work / "tree" / "x").read_bytes() == b"y"
+
+
 def test_a_directory_stays_open_while_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other threads may open so many directories that it is kept by nobody else."""
     monkeypatch.setattr(folders, "_KEPT", 0)

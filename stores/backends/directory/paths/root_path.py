@@ -19,11 +19,18 @@ _ROOT: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 def open_root(path: str, *, links: bool) -> int:
     """Return a descriptor of the directory at the absolute *path*; without *links* none is followed. Raises OSError."""
-    if links:
-        return os.open(path, _ROOT)
+    return os.open(path, _ROOT) if links else _open_without_links(path, LIST)
+
+
+def reach_root(path: str, *, links: bool) -> int:
+    """As `open_root`, without the right to list the directory, which may not be needed for it."""
+    return os.open(path, FOLDER & ~os.O_NOFOLLOW) if links else _open_without_links(path, FOLDER)
+
+
+def _open_without_links(path: str, flags: int) -> int:
     top = os.open("/", FOLDER)
     try:
-        return open_beneath(top, path.strip("/") or ".", LIST)
+        return open_beneath(top, path.strip("/") or ".", flags)
     finally:
         os.close(top)
 

@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 from snapferry.stores.backends.directory.errors import not_writable, translated
 from snapferry.stores.backends.directory.paths.beneath import FOLDER, kind, open_if_there
 from snapferry.stores.backends.directory.paths.root import Folder
-from snapferry.stores.backends.directory.paths.root_path import make_root, open_root
+from snapferry.stores.backends.directory.paths.root_path import make_root, open_root, reach_root
 from snapferry.stores.errors import AccessDenied, NotAnObject, StoreError, StoreFault, StoreNotFound
 
 from .modes import unlock
@@ -85,7 +85,7 @@ class TreeFolders:
         with self._lock:
             if self._root is None:
                 try:
-                    self._root = Folder(open_root(self.path, links=self._links))
+                    self._root = self._open_root()
                 except OSError as error:
                     if error.errno == errno.ENOENT:
                         raise StoreNotFound(self.label, "", "there is no such directory") from error
@@ -93,6 +93,18 @@ class TreeFolders:
                         raise StoreNotFound(self.label, "", "is not a directory") from error
                     raise translated(error, self.label, "") from error
             return self._root
+
+    def _open_root(self) -> Folder:
+        try:
+            return Folder(open_root(self.path, links=self._links))
+        except PermissionError:
+            # A snapshot may list it without the rights of its owner.
+            if self._look_only:
+                raise
+            reached = Folder(reach_root(self.path, links=self._links))
+            if not unlock(reached.descriptor):
+                raise
+        return Folder(open_root(self.path, links=self._links))
 
     def find(self, path: str) -> Folder | None:
         """Return the directory *path*, None where there is none; something else in its place is none."""
