@@ -239,7 +239,7 @@ def translate(error: BaseException, label: str, key: str, missing: ErrorClass) -
 
 def _no_certificates(error: boto.SSLError) -> bool:
     """Return whether the certificates to trust could not be read. Then nothing was sent."""
-    reason = error.kwargs.get("error")
+    reason = getattr(error, "kwargs", {}).get("error")
     found = reason.args[0] if isinstance(reason, HTTPError) and reason.args else reason
     if isinstance(found, ssl.SSLError):
         # Not CERTIFICATE_VERIFY_FAILED: these are about a file, never about what a server sends.
