@@ -1,13 +1,15 @@
-"""Draw what the processes of a command did, one above the other. Needs matplotlib."""
+"""
+Draw what the processes of a command did, one above the other.
+
+Without matplotlib everything but `draw` works.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from .start import Lane
+from typing import Any, Final
 
 # As in `plots`: to be seen on a light page and on a dark one.
 _INK: Final = "#7d8590"
@@ -25,8 +27,26 @@ _SHORTEST_MS: Final = 1.0
 _SHORTEST_NAME: Final = 3
 
 
+@dataclass
+class Lane:
+    """One process: what it did, in milliseconds since the start of the command."""
+
+    name: str
+    begin_ms: float
+    end_ms: float
+    imports: list[tuple[str, float, float, int]] = field(default_factory=list)
+    """Module, begin, end, and how many of these imports it is within."""
+    tasks: list[tuple[str, float, float]] = field(default_factory=list)
+    running: list[tuple[float, float, float]] = field(default_factory=list)
+    """Begin, end, and the cores that it had on average."""
+
+    @property
+    def cpu_ms(self) -> float:
+        return sum((end - begin) * cores for begin, end, cores in self.running)
+
+
 def draw(lanes: Sequence[Lane], file: Path) -> None:
-    """Draw *lanes* into *file*: below how much each ran, above it its imports, or its tasks."""
+    """Draw *lanes* into *file*: below how much each ran, above it its imports, or its tasks. Needs matplotlib."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -19,13 +19,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from . import commands, data
-from .flames import draw
+from .flames import Lane, draw
 from .plots import FOLDER
 from .rounds import remove
 from .start_recorder import Event
@@ -38,24 +37,6 @@ SAMPLE_EVERY_S: Final = 0.004
 
 NAMES: Final = ("the command", "keeper", "worker", "worker process 1", "worker process 2")
 SERVER: Final = "server"
-
-
-@dataclass
-class Lane:
-    """One process: what it did, in milliseconds since the start of the command."""
-
-    name: str
-    begin_ms: float
-    end_ms: float
-    imports: list[tuple[str, float, float, int]] = field(default_factory=list)
-    """Module, begin, end, and how many of these imports it is within."""
-    tasks: list[tuple[str, float, float]] = field(default_factory=list)
-    running: list[tuple[float, float, float]] = field(default_factory=list)
-    """Begin, end, and the cores that it had on average."""
-
-    @property
-    def cpu_ms(self) -> float:
-        return sum((end - begin) * cores for begin, end, cores in self.running)
 
 
 class Samples:
