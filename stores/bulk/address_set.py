@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Final
 
-from snapferry.stores.address import Address, addresses_in
+from snapferry.stores.address import Address, addresses_in, digests_of
 
 if TYPE_CHECKING:
     # It imports NumPy, which a small set does without.
@@ -64,6 +64,15 @@ class AddressSet:
         """Return how many addresses both sets contain."""
         one, other = sorted((self, others), key=len)
         return sum(len(other.among(chunk)) for chunk in one.chunks(_CHUNK))
+
+    @property
+    def is_table(self) -> bool:
+        """Return whether the addresses are in a table, so that NumPy is imported already."""
+        return self._many is not None
+
+    def digest_chunks(self, count: int) -> Iterator[bytes]:
+        """Yield the digests of the addresses, sorted, *count* at a time, each time concatenated."""
+        return map(digests_of, self.chunks(count)) if self._many is None else self._many.digest_chunks(count)
 
     def chunks(self, count: int) -> Iterator[list[Address]]:
         """Yield the addresses, sorted, *count* at a time."""

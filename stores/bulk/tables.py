@@ -168,10 +168,14 @@ class AddressTable:
 
     def chunks(self, count: int) -> Iterator[list[Address]]:
         """Yield the addresses in order, *count* at a time."""
+        return map(addresses_in, self.digest_chunks(count))
+
+    def digest_chunks(self, count: int) -> Iterator[bytes]:
+        """Yield the digests of the addresses, as `chunks` does, each concatenated."""
         self._sort()
         step = count * _DIGEST.itemsize
         for at in range(0, len(self._bytes), step):
-            yield addresses_in(self._bytes[at : at + step])
+            yield bytes(self._bytes[at : at + step])
 
     def between(self, first: str, last: str) -> list[Address]:
         """Return the addresses from *first* to *last*, both included, in order."""

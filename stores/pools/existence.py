@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from functools import cached_property
 from itertools import compress, islice, starmap
 from typing import Final, NamedTuple
 
@@ -31,7 +29,6 @@ from snapferry.stores.address import (
     object_key,
 )
 from snapferry.stores.backend import Backend
-from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.requests import HEAD, LIST, Requests
 from snapferry.stores.stream_store import Survey
 
@@ -41,9 +38,6 @@ LISTING_KEYS_PER_PAGE: Final = 1000
 # Each piece may cost one page more than its addresses fill, so few addresses make few pieces. A piece is in memory.
 PIECES_AT_ONCE: Final = 4
 PIECE_PAGES: Final = 2, 10
-
-# One piece after the other, where a backend spreads each over cores by itself.
-LARGE_PIECE_ADDRESSES: Final = 50_000
 
 # In price lists one LIST costs about as much as this many HEADs.
 HEADS_FOR_A_LIST: Final = 10
@@ -76,7 +70,7 @@ OBJECT_SPACE: Final = Namespace(OBJECTS, object_key, _is_whole_object)
 MANIFEST_SPACE: Final = Namespace(MANIFESTS, _manifest_key, _is_whole_manifest)
 
 
-class _Page(NamedTuple):
+class Page(NamedTuple):
     """
     What one page of a listing tells about the addresses that are asked for.
 
@@ -90,7 +84,7 @@ class _Page(NamedTuple):
     last: str
 
 
-_Pager = Callable[[int], _Page]
+Pager = Callable[[int], Page]
 
 
 def survey(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> Survey:
@@ -106,7 +100,7 @@ def survey(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> Sur
     between: int | None = None
     if backend.capabilities.pages_listings:
         listing = _Listing(backend, space, ordered)
-        asked = _ask(ordered, listing.page)
+        asked = ask(ordered, listing.page)
         there.update(compress(listing.found, starmap(space.is_whole, listing.found.items())))
         ordered, between = ordered[asked.answered :], asked.keys_between
     sizes = backend.sizes(list(map(space.key, ordered)))
@@ -126,32 +120,9 @@ def lengths(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> di
     found: dict[Address, int | None] = dict.fromkeys(ordered)
     if backend.capabilities.pages_listings:
         listing = _Listing(backend, space, ordered)
-        ordered = ordered[_ask(ordered, listing.page).answered :]
+        ordered = ordered[ask(ordered, listing.page).answered :]
         found.update(listing.found)
     found.update(zip(ordered, backend.sizes(list(map(space.key, ordered))), strict=True))
-    return found
-
-
-def absent(backend: Backend, space: Namespace, addresses: AddressSet) -> AddressSet:
-    """
-    Return those of *addresses* that *backend* lacks in *space*, any number of them.
-
-    They are asked for in pieces, several at once where the backend pages its listings. Raises what the backend raises.
-    """
-    found = AddressSet()
-    piece_addresses = addresses_of_a_piece(len(addresses))
-    if not backend.capabilities.pages_listings or len(addresses) <= piece_addresses:
-        for piece in addresses.chunks(LARGE_PIECE_ADDRESSES):
-            found.update(survey(backend, space, piece).needed)
-        return found
-    with ThreadPoolExecutor(PIECES_AT_ONCE) as pool:
-        asked: deque[Future[Survey]] = deque()
-        for piece in addresses.chunks(piece_addresses):
-            if len(asked) == PIECES_AT_ONCE:
-                found.update(asked.popleft().result().needed)
-            asked.append(pool.submit(copy_context().run, survey, backend, space, piece))
-        for answer in asked:
-            found.update(answer.result().needed)
     return found
 
 
@@ -184,11 +155,11 @@ def requests_to_ask_among(wanted: Sequence[str], there: Sequence[str]) -> Reques
     Both are sorted, without duplicates. Exact.
     """
     held = _Held(wanted, there)
-    asked = _ask(wanted, held.page)
+    asked = ask(wanted, held.page)
     return +Requests({LIST: asked.pages, HEAD: len(wanted) - asked.answered})
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """How many addresses were *answered*, in order, by how many *pages*."""
 
     answered: int
@@ -196,10 +167,10 @@ class _Asked(NamedTuple):
     keys_between: int | None
 
 
-def _ask(ordered: Sequence[str], page_at: _Pager) -> _Asked:
+def ask(ordered: Sequence[str], page_at: Pager) -> Asked:
     """Ask by pages, each from the first address without an answer, as long as that is cheaper."""
     if len(ordered) < 2:
-        return _Asked(0, 0, None)
+        return Asked(0, 0, None)
     answered = pages = keys = covered = 0
     while answered < len(ordered):
         begin = _place(ordered[answered])
@@ -207,7 +178,7 @@ def _ask(ordered: Sequence[str], page_at: _Pager) -> _Asked:
         stuck = page.answered == answered
         pages, keys, answered = pages + 1, keys + page.keys, page.answered
         if answered == len(ordered):
-            return _Asked(answered, pages, keys)
+            return Asked(answered, pages, keys)
         span = _place(page.last) - begin if page.last else 0
         covered += span
         left = len(ordered) - answered
@@ -215,7 +186,7 @@ def _ask(ordered: Sequence[str], page_at: _Pager) -> _Asked:
         if stuck or (expected < HEADS_FOR_A_LIST and (expected < left or left < 2)):
             break
     whole = _place(ordered[-1]) - _place(ordered[0])
-    return _Asked(answered, pages, round(keys * whole / covered) if covered else keys)
+    return Asked(answered, pages, round(keys * whole / covered) if covered else keys)
 
 
 def _place(address: str) -> int:
@@ -229,12 +200,16 @@ class _Listing:
         self._backend = backend
         self._space = space
         self._ordered = ordered
-        # Keys are compared, because parsing the key of every listed object would take longer than all else.
-        self._wanted = dict(zip(map(space.key, ordered), ordered, strict=True))
         self.found: dict[Address, int] = {}
 
-    def page(self, at: int) -> _Page:
-        space, ordered, wanted = self._space, self._ordered, self._wanted
+    @cached_property
+    def _wanted(self) -> dict[str, Address]:
+        # Keys are compared, because parsing the key of every listed object would take longer than all else. Where
+        # nothing is listed, as in a new store, they are not even made.
+        return dict(zip(map(self._space.key, self._ordered), self._ordered, strict=True))
+
+    def page(self, at: int) -> Page:
+        space, ordered = self._space, self._ordered
         last_key = space.key(ordered[-1])
         keys: list[str] = []
         # Foreign keys may lie between the start of the listing and the first address that is asked for.
@@ -243,13 +218,13 @@ class _Listing:
             if key > last_key:
                 break
             keys.append(key)
-            if key in wanted:
-                self.found[wanted[key]] = size
+            if key in self._wanted:
+                self.found[self._wanted[key]] = size
         last = next(filter(None, (address_of(key, space.prefix) for key in reversed(keys))), "")
         if len(keys) < LISTING_KEYS_PER_PAGE:
             # The listing ended, or passed the last address that is asked for.
-            return _Page(len(keys), len(ordered), last)
-        return _Page(len(keys), bisect_right(ordered, keys[-1], key=space.key), last)
+            return Page(len(keys), len(ordered), last)
+        return Page(len(keys), bisect_right(ordered, keys[-1], key=space.key), last)
 
 
 class _Held:
@@ -259,11 +234,11 @@ class _Held:
         self._ordered = ordered
         self._there = there
 
-    def page(self, at: int) -> _Page:
+    def page(self, at: int) -> Page:
         ordered, there = self._ordered, self._there
         begin = bisect_left(there, ordered[at])
         end = bisect_right(there, ordered[-1], lo=begin)
         shown = there[begin : min(end, begin + LISTING_KEYS_PER_PAGE)]
         if len(shown) < LISTING_KEYS_PER_PAGE:
-            return _Page(len(shown), len(ordered), "")
-        return _Page(len(shown), bisect_right(ordered, shown[-1]), shown[-1])
+            return Page(len(shown), len(ordered), "")
+        return Page(len(shown), bisect_right(ordered, shown[-1]), shown[-1])

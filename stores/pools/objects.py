@@ -23,6 +23,7 @@ from snapferry.stores.streams import OpenReader, Upload
 from snapferry.stores.text.format import counted
 
 from . import existence
+from .absence.pieces import absent
 from .existence import OBJECT_SPACE
 from .quarantine import holds_object, replace_wrong
 from .streaming import Transfer, object_missing, stage, verify
@@ -58,7 +59,7 @@ class ObjectPool:
 
     def absent(self, addresses: AddressSet) -> AddressSet:
         with contained(self.backend.label):
-            return existence.absent(self.backend, OBJECT_SPACE, addresses)
+            return absent(self.backend, OBJECT_SPACE, addresses)
 
     def list(self) -> Iterator[ListedObject]:
         with contained(self.backend.label):

@@ -14,18 +14,24 @@ from hypothesis import strategies as st
 
 from snapferry.stores.address import (
     EMPTY_ADDRESS,
+    OBJECTS,
     Address,
     SnapshotId,
+    address_of,
+    addresses_in,
+    digests_of,
     manifest_key,
     object_key,
 )
 from snapferry.stores.backend import Backend, Capabilities, Listed
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.bulk import address_set
 from snapferry.stores.bulk.address_set import AddressSet
 from snapferry.stores.errors import InvalidAddress
 from snapferry.stores.hashing import digest
-from snapferry.stores.pools.existence import addresses_of_a_piece
+from snapferry.stores.pools.absence.digests import absent_digests, plain_digests
+from snapferry.stores.pools.existence import OBJECT_SPACE, addresses_of_a_piece, survey
 from snapferry.stores.snapshot_store import SnapshotStore
 from tests.integration.processes import PATIENCE_S
 from tests.property.strategies import addresses, quick, thorough
@@ -322,8 +328,62 @@ class MeetingBackend(PagedBackend):
         yield from listed
 
 
+@quick
+@given(crowds, st.integers(1, 50), st.integers(0, 3))
+@example((400, 0.5, 2500, 7), 400, 0)
+@example((400, 1.0, 0, 7), 400, 3)
+@example((400, 0.0, 0, 7), 400, 1)
+def test_digests_give_the_same_answer_by_the_same_requests(
+    crowd: tuple[int, float, int, int], every: int, foreign: int
+) -> None:
+    """Some objects are torn, some keys are no objects, and the empty object is asked for."""
+    count, share, strangers, seed = crowd
+    asked = sorted({*many(count, seed), EMPTY_ADDRESS, Address("7" * 61 + "a00")})
+    present = {address for address in asked if random.Random(address).random() < share}
+    backend = PagedBackend()
+    hold(backend, present | set(many(strangers, seed + 1)), set(asked[::every]) - present - {EMPTY_ADDRESS})
+    for address in asked[::every] if foreign else []:
+        names = (f"{object_key(address)}.tmp", object_key(address).upper(), f"{object_key(address)[:-1]} ")
+        MemoryBackend.write(backend, OBJECTS + names[foreign - 1][len(OBJECTS) :], b"stranger")
+    answers = []
+    for needed in (
+        lambda: survey(backend, OBJECT_SPACE, asked).needed,
+        lambda: addresses_in(absent_digests(backend, OBJECT_SPACE, digests_of(asked))),
+    ):
+        backend.pages = backend.heads = 0
+        answers.append((needed(), backend.pages, backend.heads))
+
+    assert answers[0] == answers[1]
+    assert answers[0][0] == absent(asked, present)
+
+
+@thorough
+@given(
+    st.lists(addresses, max_size=4),
+    st.lists(st.text(".objects/0aFf \u0660", min_size=76, max_size=76), max_size=2),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 75), st.sampled_from("0aF/ .\u0660")), max_size=2),
+)
+def test_digests_of_keys_are_those_of_their_addresses(
+    good: list[Address], other: list[str], changes: list[tuple[int, int, str]]
+) -> None:
+    keys = [*map(str, map(object_key, good)), *other]
+    for number, at, character in changes:
+        if number < len(keys):
+            keys[number] = f"{keys[number][:at]}{character}{keys[number][at + 1 :]}"
+    found = [address_of(key, OBJECTS) for key in keys]
+
+    digests = plain_digests(OBJECT_SPACE, keys)
+
+    assert digests == (None if None in found else digests_of(filter(None, found)))
+
+
+@pytest.mark.parametrize("most", [address_set.MANY, 1000])
 @pytest.mark.parametrize(("count", "pieces"), [(2000, 1), (8000, 4), (7001, 4), (5000, 3), (44_000, 5)])
-def test_many_are_asked_for_in_pieces_each_for_the_pages_that_were_foretold(count: int, pieces: int) -> None:
+def test_many_are_asked_for_in_pieces_each_for_the_pages_that_were_foretold(
+    count: int, pieces: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they are in a table."""
+    monkeypatch.setattr(address_set, "MANY", most)
     asked = many(count, 7)
     backend = PagedBackend()
     store = hold(backend, set(asked[::2]), set())
