@@ -31,8 +31,8 @@ from snapferry.stores.backends.s3 import errors
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
-from snapferry.stores.backends.s3.client.session import EXPECT_BYTES
 from snapferry.stores.backends.s3.objects import confirm
+from snapferry.stores.backends.s3.sizes import EXPECT_BYTES
 from snapferry.stores.errors import (
     AccessDenied,
     ClockWrong,

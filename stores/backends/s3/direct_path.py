@@ -2,7 +2,8 @@
 The seam to the direct path: what this package needs of a client that sends requests to S3 without boto3.
 
 For small objects, boto3's own work is most of what a request costs (docs/adr/0011-s3-client.md). So GET, PUT,
-HEAD of objects and pages of listings take a `DirectPath` where there is one. Everything else, and every request that
+HEAD of objects and pages of listings take a `DirectPath` where there is one. So do the parts of uploads, which boto3
+copies and hashes once more (docs/adr/0069-parts-directly.md). Everything else, and every request that
 does not end in an ordinary answer, is boto3's.
 
 The implementation is ``direct/``: an HTTP client over `socket` and a signer. `client.clients` makes a `DirectPaths`
@@ -15,6 +16,8 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
+
+from snapferry.stores.streams import Buffer
 
 from .listing import Page
 
@@ -87,6 +90,20 @@ class RangeAnswer(NamedTuple):
     body: ResponseBody
 
 
+class NewPart(NamedTuple):
+    """A part to send to the *upload* with this id. *sha256* is that of *data*, computed once for all its uses."""
+
+    upload: str
+    number: int
+    """Counted from 1."""
+    data: Buffer
+    sha256: bytes
+    content_md5: str = ""
+    """The MD5 of *data* in hex, to send as Content-MD5."""
+    checksum: bool = False
+    """Send ``x-amz-checksum-sha256``."""
+
+
 class Fallback(Exception):
     """
     A request on the direct path did not end in an ordinary answer. boto3 continues it.
@@ -130,6 +147,9 @@ class DirectPath(Protocol):
 
         *checksum*: send ``x-amz-checksum-sha256``. *content_md5*: the MD5 of *data* in hex, to send as Content-MD5.
         """
+
+    def put_part(self, key: str, part: NewPart) -> str:
+        """Send *part* of an upload to *key*, and return its ETag as the server sends it."""
 
     def copy(self, key: str, headers: Mapping[str, str]) -> str:
         """

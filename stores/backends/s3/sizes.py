@@ -39,6 +39,9 @@ MAX_PARTS: Final = 10_000
 LISTED_PARTS: Final = 1000
 MAX_OBJECT_BYTES: Final = 5 * 1024 * 1024 * MIB
 
+# With a larger body, a client waits for "100 Continue" before it sends the body.
+EXPECT_BYTES: Final = MIB
+
 MIN_PART_BYTES: Final = 8 * MIB
 PARTS_IN_FLIGHT: Final = 4
 MAX_IN_FLIGHT_BYTES: Final = 64 * MIB

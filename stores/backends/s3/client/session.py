@@ -21,14 +21,11 @@ from botocore.utils import determine_content_length
 
 from snapferry.stores.backends.s3.http.attempts import before_attempt
 from snapferry.stores.backends.s3.options import Settings
-from snapferry.stores.backends.s3.sizes import CONCURRENCY, PARTS_IN_FLIGHT, RANGES_IN_FLIGHT
+from snapferry.stores.backends.s3.sizes import CONCURRENCY, EXPECT_BYTES, PARTS_IN_FLIGHT, RANGES_IN_FLIGHT
 from snapferry.stores.network.ip_policy import IpPolicy
 
 from .boto import adapt
 from .credentials import RenewableCredentials
-
-# With a larger body, a client waits for "100 Continue" before it sends the body.
-EXPECT_BYTES: Final = 1024 * 1024
 
 _SERVICE: Final = "s3"
 # The others give credentials.

@@ -32,6 +32,7 @@ from .response import (
     may_become_head,
     read_head,
 )
+from .sending import send
 
 _FRAMING: Final = {"content-length", "transfer-encoding"}
 
@@ -89,17 +90,50 @@ class ConnectionPool:
             connection.begin_request()
             connection.sendall(data)
             received = connection.recv(RECEIVE_BYTES)
-            while (end := received.find(b"\r\n\r\n")) < 0:
-                more = connection.recv(RECEIVE_BYTES) if may_become_head(received) else b""
-                if not more:
-                    return self._read(connection, received, bodyless=bodyless, streamed=streamed)
-                received += more
-            head = read_head(connection, received, end, bodyless=bodyless, partial=partial)
-            if head is None:
-                return self._read(connection, received, bodyless=bodyless, streamed=streamed)
+            return self._answer(connection, received, bodyless=bodyless, streamed=streamed, partial=partial)
         except BaseException:
             connection.close()
             raise
+
+    def request_with_body(self, data: bytes, body: memoryview, *, expects: bool) -> Head | Response:
+        """
+        Send the request *data* and its *body*, which is not copied, and read the answer as `request` does.
+
+        *expects*: *data* has the header ``Expect``. An error that the server sends before it has the whole body is an
+        answer. Anything else before that is a failure.
+        """
+        connection = self._acquire()
+        try:
+            connection.begin_request()
+            received, whole = send(connection, data, body, expects=expects)
+            if whole:
+                return self._answer(connection, received)
+            answer = self._read(connection, received, keep=False)
+            if answer.status < 300:
+                raise HTTPException("the server confirms a body that it has not received")
+        except BaseException:
+            connection.close()
+            raise
+        return answer
+
+    def _answer(
+        self,
+        connection: Connection,
+        received: bytes,
+        *,
+        bodyless: bool = False,
+        streamed: bool = False,
+        partial: bool = False,
+    ) -> Head | Response:
+        """Read the answer that begins with *received*."""
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            more = connection.recv(RECEIVE_BYTES) if may_become_head(received) else b""
+            if not more:
+                return self._read(connection, received, bodyless=bodyless, streamed=streamed)
+            received += more
+        head = read_head(connection, received, end, bodyless=bodyless, partial=partial)
+        if head is None:
+            return self._read(connection, received, bodyless=bodyless, streamed=streamed)
         return head
 
     def request_page(self, data: bytes) -> Response:
@@ -185,8 +219,13 @@ class ConnectionPool:
         bodyless: bool = False,
         streamed: bool = False,
         limit: int | None = MAX_ANSWER_BYTES,
+        keep: bool = True,
     ) -> Response:
-        """Read an answer of any kind with `http.client`; *received* is its beginning. Without a *limit*: a page."""
+        """
+        Read an answer of any kind with `http.client`; *received* is its beginning. Without a *limit*: a page.
+
+        *keep*: the connection may be used again.
+        """
         method = "HEAD" if bodyless else None
         stream = Resumed(received, connection)
         # HTTPResponse uses of a socket only the methods that `Resumed` has.
@@ -213,7 +252,7 @@ class ConnectionPool:
             body, headers = b"", {n: v for n, v in headers.items() if n.lower() not in _FRAMING}
         response = Response(answer.status, headers, body)
         ended = answer.isclosed() and not stream.left_over
-        if ended and not answer.will_close:
+        if keep and ended and not answer.will_close:
             self.release(connection)
         else:
             connection.close()

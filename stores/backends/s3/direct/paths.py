@@ -95,7 +95,7 @@ class Paths:
         reading = template_of(request, keys)
         request = signed_request(self._client.list_objects_v2, Bucket=bucket, Prefix=_KEY)
         listing = template_of(request, keys)
-        writing = self._template_of_put(bucket, prefix, keys)
+        writing = self._template_of_body(self._client.put_object, bucket, prefix, keys)
         if reading and listing and writing:
             return DirectRequests(
                 self._credentials,
@@ -105,6 +105,7 @@ class Paths:
                 self._pool_of,
                 partial(self._template_of_copy, bucket, prefix),
                 partial(self._template_of_range, bucket, prefix),
+                partial(self._template_of_part, bucket, prefix),
             )
         if self._credentials.get_frozen_credentials() != keys:
             # boto3 and this module may have used different keys. It counts as a failure, because the keys may change
@@ -113,12 +114,14 @@ class Paths:
             raise _Renewed
         return None
 
-    def _template_of_put(self, bucket: str, prefix: str, keys: Keys) -> Template | None:
+    def _template_of_body(
+        self, call: Callable[..., Any], bucket: str, prefix: str, keys: Keys, **parameters: object
+    ) -> Template | None:
         checksum = b2a_base64(sha256(_BODY).digest(), newline=False).decode()
         templates = []
         for more in ({"ChecksumSHA256": checksum}, {}) if self._checksums else ({},):
             request = signed_request(
-                self._client.put_object, Bucket=bucket, Key=f"{prefix}{_KEY}", Body=_BODY, **more
+                call, Bucket=bucket, Key=f"{prefix}{_KEY}", Body=_BODY, **parameters, **more
             )
             templates.append(template_of(request, keys, _BODY))
         return templates[0] if all(templates) else None
@@ -132,6 +135,16 @@ class Paths:
     def _template_of_range(self, bucket: str, prefix: str, more: Mapping[str, str]) -> Template | None:
         """Return the template of a GET that has the headers *more*, None where boto3 must send it. Never raises."""
         return self._template_with(self._client.get_object, bucket, prefix, more, RANGE_HEADERS)
+
+    def _template_of_part(self, bucket: str, prefix: str, _: Mapping[str, str]) -> Template | None:
+        """Return the template of a part of an upload, None where boto3 must send it. Never raises."""
+        try:
+            keys = self._credentials.get_frozen_credentials() if self._credentials else None
+            upload = {"UploadId": _KEY, "PartNumber": 1}
+            return keys and self._template_of_body(self._client.upload_part, bucket, prefix, keys, **upload)
+        except Exception as error:  # noqa: BLE001 - boto3 raises it again, where it is translated
+            logger.debug("%s: no direct path for parts: %s", bucket, type(error).__name__)
+            return None
 
     def _template_with(
         self,

@@ -24,6 +24,7 @@ from snapferry.stores.backends.s3.direct_path import (
     Credentials,
     Fallback,
     Keys,
+    NewPart,
     RangeAnswer,
     Response,
     ResponseBody,
@@ -31,13 +32,13 @@ from snapferry.stores.backends.s3.direct_path import (
 from snapferry.stores.backends.s3.http.bounded_body import announced_too_long
 from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.listing import Page
-from snapferry.stores.backends.s3.sizes import MAX_OBJECT_BYTES
+from snapferry.stores.backends.s3.sizes import EXPECT_BYTES, MAX_OBJECT_BYTES
 
 from .http1 import ConnectionPool, NotConnected
 from .listing import NotAPage, read_page
 from .response import Body, Head
 from .sigv4 import EMPTY_SHA256
-from .template import Template
+from .template import NOTHING_MORE, Template
 
 _FAILURES: Final = (NotConnected, HTTPException, OSError)
 # A success that is not understood here, a redirect, or a request that the server rejects: if boto3 succeeds where
@@ -60,7 +61,7 @@ class DirectRequests:
 
     The templates are those of a GET or HEAD, of a PUT, and of a LIST, each for a key of one letter. *credentials* sign
     the requests. *pool_of* returns the connections to the server of a template. *copying_of* and *ranges_of* return the
-    template of a copy and of a GET with such headers.
+    template of a copy and of a GET with such headers, *part_of* that of a part of an upload.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class DirectRequests:
         pool_of: Callable[[Template], ConnectionPool],
         copying_of: Callable[[Mapping[str, str]], Template | None],
         ranges_of: Callable[[Mapping[str, str]], Template | None],
+        part_of: Callable[[Mapping[str, str]], Template | None],
     ) -> None:
         self._credentials = credentials
         self._reading = reading._replace(path=reading.path[:-1])
@@ -79,6 +81,7 @@ class DirectRequests:
         self._listing = listing
         self._copying = _TemplatesWith(copying_of)
         self._ranges = _TemplatesWith(ranges_of)
+        self._part = _TemplatesWith(part_of)
         self.pool = pool_of(reading)
         """The connections for objects."""
         self._listing_pool = pool_of(listing)
@@ -138,17 +141,43 @@ class DirectRequests:
         digest = sha256(data)
         encoded = b2a_base64(digest.digest(), newline=False).decode() if checksum else ""
         head = template.head(keys, "PUT", template.path_of(key), "", digest.hexdigest(), encoded)
-        if content_md5:
-            # Not signed, which Amazon does not require of it: it is compared with the body, and guards nothing else.
-            head += f"Content-MD5: {b2a_base64(bytes.fromhex(content_md5), newline=False).decode()}\r\n"
+        head += _content_md5(content_md5)
         request = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
         try:
             answer = self.pool.request(request)
-            if not isinstance(answer, Head):
-                raise _odd(answer, keys)
-            if not answer.length:
-                self.pool.finish(answer)
-                return answer.header(_ETAG)
+        except _FAILURES as error:
+            raise _failed(template, keys, error) from error
+        return self._etag_after_write(template, keys, answer)
+
+    def put_part(self, key: str, part: NewPart) -> str:
+        """Send *part* of an upload to *key*, and return its ETag as the server sends it."""
+        template, keys = self._part.find(NOTHING_MORE), self._credentials.get_frozen_credentials()
+        query = f"partNumber={part.number}&uploadId={quote(part.upload, safe='-_.~')}"
+        encoded = b2a_base64(part.sha256, newline=False).decode() if part.checksum else ""
+        head = template.head(keys, "PUT", template.path_of(key), query, part.sha256.hex(), encoded)
+        head += _content_md5(part.content_md5)
+        expects = len(part.data) > EXPECT_BYTES
+        if expects:
+            head += "Expect: 100-continue\r\n"
+        request = f"{head}Content-Length: {len(part.data)}\r\n\r\n".encode()
+        try:
+            with memoryview(part.data) as body:
+                answer = self.pool.request_with_body(request, body, expects=expects)
+        except _FAILURES as error:
+            raise _failed(template, keys, error) from error
+        etag = self._etag_after_write(template, keys, answer)
+        if not etag:
+            # Without its ETag, a part cannot be joined with the others. boto3 says so.
+            raise Fallback(None, keys=keys, blames_path=False)
+        return etag
+
+    def _etag_after_write(self, template: Template, keys: Keys, answer: Head | Response) -> str:
+        if not isinstance(answer, Head):
+            raise _odd(answer, keys)
+        if not answer.length:
+            self.pool.finish(answer)
+            return answer.header(_ETAG)
+        try:
             rest = self.pool.read_rest(answer)
         except _FAILURES as error:
             raise _failed(template, keys, error) from error
@@ -207,6 +236,11 @@ class _TemplatesWith:
         if template is None or not all(value.isascii() for value in headers.values()):
             raise Fallback(None, keys=None, blames_path=False)
         return template
+
+
+def _content_md5(md5: str) -> str:
+    # Not signed, which Amazon does not require of it: it is compared with the body, and guards nothing else.
+    return f"Content-MD5: {b2a_base64(bytes.fromhex(md5), newline=False).decode()}\r\n" if md5 else ""
 
 
 def _odd(answer: Response | None, keys: Keys) -> Fallback:

@@ -89,11 +89,18 @@ class _Watched(_Base):
 
     def is_readable(self) -> bool:
         """Return whether there is something to read: data, or the end of the connection."""
+        return self._is_readable_within(0)
+
+    def _is_readable_within(self, wait_s: float) -> bool:
         poll = self._poll
         if poll is None:
             poll = self._poll = select.poll()
             poll.register(self, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(wait_s * 1000))
+
+    def recv_within(self, wait_s: float, size: int) -> bytes | None:
+        """As `recv`, but return None where no data arrives within *wait_s* seconds; at most `SLICE_S`."""
+        return self.recv(size) if self._is_readable_within(wait_s) else None
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         started = monotonic()
@@ -219,6 +226,19 @@ class TLSSocket(_Watched, ssl.SSLSocket):  # type: ignore[misc]
 
     def is_readable(self) -> bool:
         return bool(self.pending()) or super().is_readable()
+
+    def recv_within(self, wait_s: float, size: int) -> bytes | None:
+        give_up_at = monotonic() + wait_s
+        while self.pending() or self._is_readable_within(max(give_up_at - monotonic(), 0)):
+            # What has arrived may be TLS's own, such as a session ticket, with no data behind it.
+            super().settimeout(0)
+            try:
+                return self.recv(size)
+            except ssl.SSLWantReadError:
+                continue
+            finally:
+                super().settimeout(min(self._max_silence_s, SLICE_S))
+        return None
 
     def settimeout(self, value: float | None) -> None:
         self._max_silence_s = WINDOW_S if value is None else value

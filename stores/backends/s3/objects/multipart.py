@@ -10,7 +10,9 @@ The operations are described in Amazon's user guide, "Uploading and copying obje
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,19 +20,21 @@ from contextvars import copy_context
 from typing import Any, Final, NamedTuple
 
 from snapferry.stores.backends.s3.bucket import Bucket
+from snapferry.stores.backends.s3.direct_path import NewPart
 from snapferry.stores.backends.s3.errors import code_of
 from snapferry.stores.backends.s3.features import Confirmation
 from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.sizes import MAX_IN_FLIGHT_BYTES, PARTS_IN_FLIGHT, part_sizes
 from snapferry.stores.errors import StoreError, StoreUnavailable
+from snapferry.stores.requests import UPLOAD_PART
 from snapferry.stores.runtime.interruption import grace
 from snapferry.stores.streams import Buffer, GivesPieces, Reader, Upload
 
 from .conditions import only_over
-from .confirm import Piece, piece_of, read_back, send_confirmed, write
+from .confirm import Piece, read_back, send_confirmed, write
 from .leftovers import ABORT_S, create_upload
 from .md5 import md5_of
-from .small import NO_CONDITION, content_md5_header, etag_of, sha256_base64, with_checksum
+from .small import NO_CONDITION, content_md5_header, etag_of, with_checksum
 
 logger = logging.getLogger(__name__)
 
@@ -92,26 +96,38 @@ def send_part(
 ) -> SentPart:
     """Send *part*, as the part with this *number* counted from 1, until the server confirms it."""
     listed: dict[str, Any] = {"PartNumber": number}
-    digest = {"ChecksumSHA256": sha256_base64(part)} if checksum else {}
+    # Once for all of its uses: as what is signed, as the checksum, and as what is compared later.
+    sha256 = hashlib.sha256(part).digest()
+    digest = {"ChecksumSHA256": b64encode(sha256).decode()} if checksum else {}
+
+    def send_by_boto(md5: str) -> str:
+        answer = bucket.call(
+            "upload_part",
+            Key=bucket.full_key(key),
+            UploadId=upload,
+            PartNumber=number,
+            Body=part,
+            **digest,
+            **content_md5_header(md5),
+        )
+        return str(answer["ETag"])
 
     def send(md5: str) -> str:
-        more = digest | content_md5_header(md5)
+        new = NewPart(upload, number, part, sha256, md5, checksum)
         with bucket.errors(key):
-            answer = bucket.call(
-                "upload_part",
-                Key=bucket.full_key(key),
-                UploadId=upload,
-                PartNumber=number,
-                Body=part,
-                **more,
+            etag = bucket.direct_or_boto(
+                UPLOAD_PART,
+                lambda path: path.put_part(key, new),
+                lambda: send_by_boto(md5),
+                body_bytes=len(part),
             )
-            listed["ETag"] = short(answer["ETag"], "ETag of a part")
-        return etag_of(answer)
+            listed["ETag"] = short(etag, "ETag of a part")
+        return etag_of(listed)
 
     found = send_confirmed(bucket, bucket.features.parts, key, part, send)
     listed |= digest
     etag = etag_of(listed)
-    return SentPart(listed, found, Piece(len(part), etag) if found is Confirmation.ETAG else piece_of(part))
+    return SentPart(listed, found, Piece(len(part), etag if found is Confirmation.ETAG else sha256.hex()))
 
 
 def complete(

@@ -18,12 +18,12 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from snapferry.stores.backend import Listed
 from snapferry.stores.backends.s3.bucket import Bucket
-from snapferry.stores.backends.s3.client.session import EXPECT_BYTES
 from snapferry.stores.backends.s3.direct_path import ResponseBody
 from snapferry.stores.backends.s3.errors import TRANSLATED, may_reject_header
 from snapferry.stores.backends.s3.features import ServerFeatures
 from snapferry.stores.backends.s3.http.bounded_body import BoundedBody
 from snapferry.stores.backends.s3.listing import Listing, page_of
+from snapferry.stores.backends.s3.sizes import EXPECT_BYTES
 from snapferry.stores.errors import KeyMissing, StoreError, StoreUnavailable
 from snapferry.stores.rate_limiter import PREPAID_BYTES, RateLimitedReader, settle
 from snapferry.stores.requests import GET, HEAD, LIST, PUT
