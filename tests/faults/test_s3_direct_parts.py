@@ -22,7 +22,6 @@ from snapferry.stores.backends.s3.direct import sending
 from snapferry.stores.backends.s3.direct.requests import DirectRequests
 from snapferry.stores.backends.s3.direct_path import Fallback, NewPart, Response
 from snapferry.stores.backends.s3.features import Confirmation
-from snapferry.stores.backends.s3.objects import multipart
 from snapferry.stores.backends.s3.objects.multipart import SentPart, send_part
 from snapferry.stores.backends.s3.sizes import EXPECT_BYTES
 from snapferry.stores.errors import IntegrityError, StoreUnavailable
@@ -65,8 +64,13 @@ def path_of(bucket: Bucket) -> DirectRequests:
 def test_a_part_is_sent_whole_with_one_digest_for_all_uses(
     stub: Stub, bucket: Bucket, by_boto: list[str], monkeypatch: pytest.MonkeyPatch, checksum: bool
 ) -> None:
-    hashed = []
-    monkeypatch.setattr(multipart.hashlib, "sha256", lambda data: hashed.append(len(data)) or sha256(data))
+    hashed: list[int] = []
+
+    def noted(data: bytearray) -> object:
+        hashed.append(len(data))
+        return sha256(data)
+
+    monkeypatch.setattr("snapferry.stores.backends.s3.objects.multipart.hashlib.sha256", noted)
 
     sent = send(bucket, checksum=checksum)
 
@@ -302,7 +306,7 @@ def test_every_server_takes_the_signature_of_parts(
 ) -> None:
     s3_server: S3Server = request.getfixturevalue(server)
     backend = S3Backend(Bucket(s3_server.make_bucket(), prefix, endpoint=s3_server.endpoint))
-    data = PART * 8 + b"the end"
+    data = bytes(PART) * 8 + b"the end"
     key = object_key(digest(data))
 
     with backend.upload(key, len(data)) as upload:

@@ -90,7 +90,9 @@ class ConnectionPool:
             connection.begin_request()
             connection.sendall(data)
             received = connection.recv(RECEIVE_BYTES)
-            return self._answer(connection, received, bodyless=bodyless, streamed=streamed, partial=partial)
+            return self._answer_from(
+                connection, received, bodyless=bodyless, streamed=streamed, partial=partial
+            )
         except BaseException:
             connection.close()
             raise
@@ -107,7 +109,7 @@ class ConnectionPool:
             connection.begin_request()
             received, whole = send(connection, data, body, expects=expects)
             if whole:
-                return self._answer(connection, received)
+                return self._answer_from(connection, received)
             answer = self._read(connection, received, keep=False)
             if answer.status < 300:
                 raise HTTPException("the server confirms a body that it has not received")
@@ -116,7 +118,7 @@ class ConnectionPool:
             raise
         return answer
 
-    def _answer(
+    def _answer_from(
         self,
         connection: Connection,
         received: bytes,

@@ -182,7 +182,9 @@ class S3Upload(Upload):
         self._whole: bytes | bytearray | None = None
         self._id: str | None = None
         self._executor: ThreadPoolExecutor | None = None
-        self._in_flight: deque[tuple[int, Future[SentPart]]] = deque()
+        self._in_flight: deque[tuple[bytes | bytearray, Future[SentPart]]] = deque()
+        # What is lent by a reader, by its `id`, and goes back to it when it was sent.
+        self._lent: dict[int, GivesPieces] = {}
         self._sent: list[SentPart] = []
         self._checksums = False
         self._over: str | None = None
@@ -211,7 +213,9 @@ class S3Upload(Upload):
         while piece := reader.give():
             show(piece)
             self.write(piece)
-            if self._whole is not piece:
+            if self._whole is piece:
+                self._lent[id(piece)] = reader
+            else:
                 reader.take_back(piece)
         return True
 
@@ -253,22 +257,25 @@ class S3Upload(Upload):
             self._wait_for_one()
         number = len(self._sent) + len(self._in_flight) + 1
         sending = self._executor.submit(copy_context().run, self._send_part, upload, number, part)
-        self._in_flight.append((len(part), sending))
+        self._in_flight.append((part, sending))
 
     def _create(self) -> str:
         self._id, self._checksums = begin_upload(self._bucket, self._key)
         return self._id
 
     def _has_room(self, size_bytes: int) -> bool:
-        in_flight_bytes = sum(length for length, _ in self._in_flight)
+        in_flight_bytes = sum(len(part) for part, _ in self._in_flight)
         return len(self._in_flight) < PARTS_IN_FLIGHT and in_flight_bytes + size_bytes <= MAX_IN_FLIGHT_BYTES
 
     def _send_part(self, upload: str, number: int, part: bytes | bytearray) -> SentPart:
         return send_part(self._bucket, self._key, upload, number, part, checksum=self._checksums)
 
     def _wait_for_one(self) -> None:
-        _, sending = self._in_flight.popleft()
+        part, sending = self._in_flight.popleft()
         self._sent.append(sending.result())
+        lender = self._lent.pop(id(part), None)
+        if lender is not None and isinstance(part, bytearray):
+            lender.take_back(part)
 
     def _stop_sending(self) -> None:
         if self._executor is not None:
