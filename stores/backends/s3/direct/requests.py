@@ -1,5 +1,5 @@
 """
-GET, PUT, HEAD and LIST without boto3: the implementation of `DirectPath`.
+GET, PUT, HEAD and LIST, and parts of uploads, without boto3: the implementation of `DirectPath`.
 
 *ordinary answers only*: any other answer, and every failure, goes to boto3 as the outcome of its first attempt
 (`Fallback`). boto3 decides what it means and whether to retry; nothing is sent twice.
