@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
@@ -18,10 +19,12 @@ from botocore.exceptions import ConnectionClosedError
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.bucket import Bucket
+from snapferry.stores.backends.s3.client import clients
 from snapferry.stores.backends.s3.direct import sending
 from snapferry.stores.backends.s3.direct.requests import DirectRequests
 from snapferry.stores.backends.s3.direct_path import Fallback, NewPart, Response
 from snapferry.stores.backends.s3.features import Confirmation
+from snapferry.stores.backends.s3.http.sockets import TLSSocket
 from snapferry.stores.backends.s3.objects.multipart import SentPart, send_part
 from snapferry.stores.backends.s3.sizes import EXPECT_BYTES
 from snapferry.stores.errors import IntegrityError, StoreUnavailable
@@ -282,9 +285,57 @@ def test_a_server_that_never_says_100_gets_the_body(monkeypatch: pytest.MonkeyPa
     assert came == PART
 
 
+def test_a_server_that_drips_before_100_gets_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "CONTINUE_S", 0.05)
+    most, drips = 300, 0
+
+    def serve(connection: socket.socket, incoming: BinaryIO) -> None:
+        nonlocal drips
+        connection.sendall(b"HTTP/1.1 100 Continue\r\nX-Long: ")
+        while drips < most and not select.select([connection], [], [], 0.01)[0]:
+            connection.sendall(b"x")
+            drips += 1
+        connection.sendall(b"\r\n\r\n")
+        incoming.read(len(PART))
+        connection.sendall(OK)
+
+    with answering(serve) as bucket:
+        assert path_of(bucket).put_part(KEY, NEW) == f'"{MD5}"'
+
+    assert drips < most
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [b"HTTP/1.1 100 Continue\n\n", b"HTTP/1.1 100\n\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\n"],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_an_interim_answer_may_end_its_lines_with_lf(
+    monkeypatch: pytest.MonkeyPatch, interim: bytes, late: bool
+) -> None:
+    monkeypatch.setattr(sending, "CONTINUE_S", 0.01)
+    monkeypatch.setattr(clients, "READ_TIMEOUT_S", 1)
+
+    def serve(connection: socket.socket, incoming: BinaryIO) -> None:
+        connection.sendall(b"" if late else interim)
+        incoming.read(len(PART))
+        connection.sendall(interim + OK if late else OK)
+
+    with answering(serve) as bucket:
+        assert path_of(bucket).put_part(KEY, NEW) == f'"{MD5}"'
+
+
 def test_parts_go_over_tls_which_has_messages_of_its_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by_boto: list[str]
 ) -> None:
+    steps: list[int] = []
+    send_step = TLSSocket._send
+
+    def noted(self: TLSSocket, data: bytes | memoryview, *flags: int) -> int:
+        steps.append(len(data))
+        return send_step(self, data, *flags)
+
+    monkeypatch.setattr(TLSSocket, "_send", noted)
     certificate, key = make_certificate(tmp_path)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -297,6 +348,8 @@ def test_parts_go_over_tls_which_has_messages_of_its_own(
 
         assert by_boto == []
         assert [request.body == PART for request in stub.requests] == [True, True]
+    # OpenSSL does not tell how much of a step it has sent, and a slow line must send each in time.
+    assert max(steps) <= 64 * 1024
 
 
 @pytest.mark.parametrize("server", ["rclone_memory_s3", "moto_s3"])

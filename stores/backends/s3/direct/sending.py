@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from http.client import RemoteDisconnected
+from time import monotonic
 from typing import Final
 
 from .response import RECEIVE_BYTES, Connection
@@ -17,11 +18,14 @@ from .response import RECEIVE_BYTES, Connection
 # As long as boto3 waits for "100 Continue". Many servers never send it.
 CONTINUE_S: Final = 1.0
 
-# Over TLS a block is sent whole before its bytes count as moved.
-_BLOCK_BYTES: Final = 256 * 1024
+# Over TLS the bytes of a block count as moved only when all of it was sent. So a block must be short enough for the
+# longest silence that a slow line may have.
+_BLOCK_BYTES: Final = 64 * 1024
 
 # 101 is the end of HTTP and so no interim answer; see `http.interim`.
-_interim = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9][0-9][ \r]").match
+_interim = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9][0-9][ \r\n]").match
+# As `http.client`, take an empty line for the end of a head, whatever ends its lines.
+_end_of_head = re.compile(rb"\n\r?\n").search
 _STATUS_LINE_BYTES: Final = len(b"HTTP/1.1 200 ")
 
 
@@ -59,7 +63,12 @@ def send(connection: Connection, head: bytes, body: memoryview, *, expects: bool
 def _wait_for_continue(connection: Connection) -> tuple[bytes, bool]:
     """Return what was received of another answer than "100 Continue", and whether to send the body."""
     received = b""
-    while (more := connection.recv_within(CONTINUE_S, RECEIVE_BYTES)) is not None:
+    # In all: a server that sends a byte now and then must not extend the wait.
+    give_up_at = monotonic() + CONTINUE_S
+    while (left_s := give_up_at - monotonic()) > 0:
+        more = connection.recv_within(left_s, RECEIVE_BYTES)
+        if more is None:
+            break
         rest = _without_interim(received + _not_the_end(more))
         if _is_final(rest):
             return rest, False
@@ -70,8 +79,8 @@ def _wait_for_continue(connection: Connection) -> tuple[bytes, bool]:
 
 
 def _without_interim(received: bytes) -> bytes:
-    while _interim(received) and (end := received.find(b"\r\n\r\n")) >= 0:
-        received = received[end + 4 :]
+    while _interim(received) and (end := _end_of_head(received)) is not None:
+        received = received[end.end() :]
     return received
 
 
