@@ -225,7 +225,11 @@ class Bucket:
             pace.answered()
             counter.add(operation)
             return found
-        counter.add(operation)
+        if keys is None:
+            # Nothing was sent, and boto3 waits for the rate limiter itself.
+            self.refund(body_bytes)
+        else:
+            counter.add(operation)
         self._thread.refused = None if outcome is None else keys
         try:
             with nullcontext() if outcome is None else first_attempt(outcome):

@@ -109,7 +109,8 @@ class Fallback(Exception):
     A request on the direct path did not end in an ordinary answer. boto3 continues it.
 
     *outcome* is the answer or the failure that boto3 takes as the result of its first attempt; nothing is sent twice.
-    It is None where boto3 should send the request as if it had not been sent. *keys* signed the request.
+    It is None where boto3 should send the request as if it had not been sent. *keys* signed the request;
+    they are None where nothing was sent.
     """
 
     def __init__(self, outcome: Response | Exception | None, *, keys: Keys | None, blames_path: bool) -> None:

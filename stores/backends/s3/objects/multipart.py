@@ -253,7 +253,8 @@ class S3Upload(Upload):
         upload = self._id or self._create()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(PARTS_IN_FLIGHT, "s3-part")
-        while self._in_flight and not self._has_room(len(part)):
+        # The memory of parts that were sent is released as soon as possible.
+        while self._in_flight and (self._in_flight[0][1].done() or not self._has_room(len(part))):
             self._wait_for_one()
         number = len(self._sent) + len(self._in_flight) + 1
         sending = self._executor.submit(copy_context().run, self._send_part, upload, number, part)
