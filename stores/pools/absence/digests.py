@@ -108,16 +108,17 @@ class _Listing:
             found, table = np.frombuffer(digests, _DIGEST), np.frombuffer(self._ordered.digests, _DIGEST)
             places = np.minimum(np.searchsorted(table, found), len(table) - 1)
             wanted = table[places] == found
+            whole = np.ones(len(found), np.bool_)
             # Nearly always nothing is empty. Then no call for each is needed.
-            whole = min(sizes) > 0 or np.fromiter(
-                starmap(self._space.is_whole, zip(addresses_in(digests), sizes, strict=True)), np.bool_
-            )
-            self._there[places[wanted]] = whole if whole is True else whole[wanted]
+            if min(sizes) <= 0:
+                each = zip(addresses_in(digests), sizes, strict=True)
+                whole = np.fromiter(starmap(self._space.is_whole, each), np.bool_)
+            self._there[places[wanted]] = whole[wanted]
         return digests
 
 
 def plain_digests(space: Namespace, keys: Sequence[str]) -> bytes | None:
-    """Return the digests of the addresses with *keys* in *space*, concatenated. None if a key is not that of any."""
+    """Return the digests of the addresses with *keys* in *space*, concatenated. None if one has no such key."""
     shape = space.key(Address(_ZERO * ADDRESS_LENGTH))
     text = "".join(keys)
     if not text.isascii() or not {len(shape)}.issuperset(map(len, keys)):
