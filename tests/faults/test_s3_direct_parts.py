@@ -24,7 +24,7 @@ from snapferry.stores.backends.s3.direct import sending
 from snapferry.stores.backends.s3.direct.requests import DirectRequests
 from snapferry.stores.backends.s3.direct_path import Fallback, NewPart, Response
 from snapferry.stores.backends.s3.features import Confirmation
-from snapferry.stores.backends.s3.http.sockets import TLSSocket
+from snapferry.stores.backends.s3.http.sockets import PlainSocket, TLSSocket
 from snapferry.stores.backends.s3.objects.multipart import SentPart, send_part
 from snapferry.stores.backends.s3.sizes import EXPECT_BYTES
 from snapferry.stores.errors import IntegrityError, StoreUnavailable
@@ -166,16 +166,28 @@ def test_an_error_in_a_200_is_not_a_success(stub: Stub, bucket: Bucket) -> None:
     assert len(stub.requests) == 2
 
 
+def trusted_tls(monkeypatch: pytest.MonkeyPatch, folder: Path) -> ssl.SSLContext:
+    """Return the TLS of a server whose certificate clients trust from now on."""
+    certificate, key = make_certificate(folder)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 @contextmanager
-def answering(serve: Callable[[socket.socket, BinaryIO], None]) -> Iterator[Bucket]:
+def answering(
+    serve: Callable[[socket.socket, BinaryIO], None], tls: ssl.SSLContext | None = None
+) -> Iterator[Bucket]:
     """Call *serve* with each connection when the head of a request has come on it, and close it afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
 
         def accept() -> None:
             with suppress(OSError):
                 while True:
-                    connection, _ = listener.accept()
+                    accepted, _ = listener.accept()
+                    connection = tls.wrap_socket(accepted, server_side=True) if tls else accepted
                     with connection, connection.makefile("rb") as incoming:
                         while incoming.readline().strip():
                             pass
@@ -228,6 +240,27 @@ def test_an_error_in_the_middle_of_the_body_is_the_answer() -> None:
 
     part = bytearray(64 * EXPECT_BYTES)
     with answering(serve) as bucket, pytest.raises(Fallback) as found:
+        path_of(bucket).put_part(KEY, NewPart(UPLOAD, 1, part, sha256(part).digest()))
+
+    assert isinstance(found.value.outcome, Response)
+    assert found.value.outcome.status == 403
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_an_error_before_a_reset_is_the_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, over_tls: bool
+) -> None:
+    # Nothing is noticed between two blocks: the error comes while one is sent.
+    for kind in (PlainSocket, TLSSocket):
+        monkeypatch.setattr(kind, "recv_within", lambda *_: None)
+
+    def serve(connection: socket.socket, incoming: BinaryIO) -> None:
+        incoming.read(1)
+        connection.sendall(CONTINUE + DENIED)
+
+    part = bytearray(64 * EXPECT_BYTES)
+    context = trusted_tls(monkeypatch, tmp_path) if over_tls else None
+    with answering(serve, context) as bucket, pytest.raises(Fallback) as found:
         path_of(bucket).put_part(KEY, NewPart(UPLOAD, 1, part, sha256(part).digest()))
 
     assert isinstance(found.value.outcome, Response)
@@ -336,11 +369,7 @@ def test_parts_go_over_tls_which_has_messages_of_its_own(
         return send_step(self, data, *flags)
 
     monkeypatch.setattr(TLSSocket, "_send", noted)
-    certificate, key = make_certificate(tmp_path)
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with serving(tls=context) as stub:
+    with serving(tls=trusted_tls(monkeypatch, tmp_path)) as stub:
         bucket = Bucket("bucket", "prefix", endpoint=stub.endpoint)
 
         for _ in range(2):

@@ -8,6 +8,7 @@ A server that refuses a request may answer at once and close the connection. So 
 from __future__ import annotations
 
 import re
+import ssl
 from contextlib import suppress
 from http.client import RemoteDisconnected
 from time import monotonic
@@ -49,7 +50,8 @@ def send(connection: Connection, head: bytes, body: memoryview, *, expects: bool
                 return received, False
         try:
             connection.sendall(body[start : start + _BLOCK_BYTES])
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+            # The server may have sent an error before it closed the connection.
             with suppress(OSError):
                 received = _without_interim(received + connection.recv(RECEIVE_BYTES))
             if _is_final(received):
