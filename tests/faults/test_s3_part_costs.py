@@ -6,7 +6,7 @@ The memory is released as soon as the part was sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import wait
 from itertools import repeat
 
@@ -15,6 +15,7 @@ import pytest
 from snapferry.stores.address import object_key
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.direct.paths import Paths
+from snapferry.stores.backends.s3.direct.requests import DirectRequests
 from snapferry.stores.backends.s3.objects import multipart
 from snapferry.stores.backends.s3.objects.multipart import S3Upload, send_part
 from snapferry.stores.hashing import digest
@@ -133,3 +134,27 @@ def test_a_part_that_only_boto3_can_send_is_counted_and_limited_once(
 
     assert bucket.requests_sent == {"UploadPart": 1}
     assert limiter.bytes == len(DATA)
+
+
+def test_credentials_that_are_renewed_meanwhile_do_not_end_the_direct_path_for_parts(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, by_boto: list[str]
+) -> None:
+    bucket = Bucket("bucket", "prefix", endpoint=stub.endpoint)
+    path = bucket.client.paths.path_to("bucket", "prefix/")
+    assert isinstance(path, DirectRequests)
+    make = path._part._make
+
+    def renew(headers: Mapping[str, str]) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "renewed")
+        credentials = bucket.client.credentials
+        assert credentials is not None
+        assert credentials.renew(credentials.get_frozen_credentials(), wait_s=1)
+        path._part._make = make
+
+    path._part._make = renew
+
+    for number in (1, 2):
+        send_part(bucket, KEY, "u", number, DATA, checksum=False)
+
+    assert by_boto == ["upload_part"]
+    assert "Credential=renewed/" in stub.requests[-1].headers["Authorization"]

@@ -79,9 +79,9 @@ class DirectRequests:
         self._reading = reading._replace(path=reading.path[:-1])
         self._writing = writing._replace(path=writing.path[:-1])
         self._listing = listing
-        self._copying = _TemplatesWith(copying_of)
-        self._ranges = _TemplatesWith(ranges_of)
-        self._part = _TemplatesWith(part_of)
+        self._copying = _TemplatesWith(copying_of, credentials)
+        self._ranges = _TemplatesWith(ranges_of, credentials)
+        self._part = _TemplatesWith(part_of, credentials)
         self.pool = pool_of(reading)
         """The connections for objects."""
         self._listing_pool = pool_of(listing)
@@ -220,17 +220,24 @@ class DirectRequests:
 
 
 class _TemplatesWith:
-    """The templates of requests that have headers of their own; *make* makes one."""
+    """The templates of requests that have headers of their own; *make* makes one, with the keys of *credentials*."""
 
-    def __init__(self, make: Callable[[Mapping[str, str]], Template | None]) -> None:
+    def __init__(
+        self, make: Callable[[Mapping[str, str]], Template | None], credentials: Credentials
+    ) -> None:
         self._make = make
+        self._credentials = credentials
         self._made: dict[frozenset[str], Template | None] = {}
 
     def find(self, headers: Mapping[str, str]) -> Template:
         """Return the template of a request with *headers*. Raises `Fallback` where boto3 must send it."""
         names = frozenset(headers)
         if names not in self._made:
+            keys = self._credentials.get_frozen_credentials()
             found = self._make(headers)
+            if found is None and self._credentials.get_frozen_credentials() != keys:
+                # boto3 may have signed with other keys. The next request finds out.
+                raise Fallback(None, keys=None, blames_path=False)
             self._made[names] = found and found._replace(path=found.path[:-1])
         template = self._made[names]
         if template is None or not all(value.isascii() for value in headers.values()):
