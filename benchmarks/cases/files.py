@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -114,13 +115,12 @@ def startup(setting: Setting) -> list[Result]:
         times,
         {OURS: commands.ours("--help"), SNAPDIR: commands.peer("import", cache=setting.folder / "cache")},
     )
+    started = timed(
+        "start: 10 files of 4 KiB, file to file", sync, Goal(value=START_S), points=_points(10, 4096, sync)
+    )
     return [
-        timed(
-            "start: 10 files of 4 KiB, file to file",
-            sync,
-            Goal(value=START_S),
-            points=_points(10, 4096, sync),
-        ),
+        # Copying ten files takes no time, so a floor of it says nothing.
+        replace(started, floor=()),
         timed("start: `--help`; peer: bare import", shown, Goal(value=HELP_S)),
     ]
 
