@@ -20,6 +20,8 @@ _OF_OTHERS: Final = "#d4a72c"
 
 # The drawing is this many characters wide.
 _CHARACTERS: Final = 125
+# The name of a task at the very end needs room.
+_ROOM: Final = 1.06
 # Imports that are deeper or shorter are not drawn.
 _MOST_ROWS: Final = 9
 _SHORTEST_MS: Final = 1.0
@@ -70,7 +72,7 @@ def draw(lanes: Sequence[Lane], file: Path) -> None:
             ticks.append((base + 0.4, lane.name))
             base += _rows(lane) + 1
         axes.set_yticks([at for at, _ in ticks], labels=[name for _, name in ticks])
-        axes.set(xlabel="milliseconds since the start", xlim=(0, whole))
+        axes.set(xlabel="milliseconds since the start", xlim=(0, _ROOM * whole))
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.grid(axis="x", color=_INK, alpha=0.25, linewidth=0.6)
