@@ -210,21 +210,37 @@ class _Listing:
 
     def page(self, at: int) -> Page:
         space, ordered = self._space, self._ordered
-        last_key = space.key(ordered[-1])
-        keys: list[str] = []
-        # Foreign keys may lie between the start of the listing and the first address that is asked for.
-        listed = self._backend.keys(space.prefix, start_after=space.key(ordered[at])[:-1])
-        for key, size, _ in islice(listed, LISTING_KEYS_PER_PAGE):
-            if key > last_key:
-                break
-            keys.append(key)
+        keys, sizes = list_page(self._backend, space, ordered, at)
+        for key, size in zip(keys, sizes, strict=True):
             if key in self._wanted:
                 self.found[self._wanted[key]] = size
         last = next(filter(None, (address_of(key, space.prefix) for key in reversed(keys))), "")
-        if len(keys) < LISTING_KEYS_PER_PAGE:
-            # The listing ended, or passed the last address that is asked for.
-            return Page(len(keys), len(ordered), last)
-        return Page(len(keys), bisect_right(ordered, keys[-1], key=space.key), last)
+        return page_of(space, ordered, keys, last)
+
+
+def list_page(
+    backend: Backend, space: Namespace, ordered: Sequence[Address], at: int
+) -> tuple[list[str], list[int]]:
+    """Return the keys and sizes that one page of a listing shows from address *at* of *ordered* up to the last."""
+    last_key = space.key(ordered[-1])
+    keys: list[str] = []
+    sizes: list[int] = []
+    # Foreign keys may lie between the start of the listing and the first address that is asked for.
+    listed = backend.keys(space.prefix, start_after=space.key(ordered[at])[:-1])
+    for key, size, _ in islice(listed, LISTING_KEYS_PER_PAGE):
+        if key > last_key:
+            break
+        keys.append(key)
+        sizes.append(size)
+    return keys, sizes
+
+
+def page_of(space: Namespace, ordered: Sequence[Address], keys: Sequence[str], last: str) -> Page:
+    """Return what the page with *keys*, as `list_page` returns them, tells. *last* is the last address among them."""
+    if len(keys) < LISTING_KEYS_PER_PAGE:
+        # The listing ended, or passed the last address that is asked for.
+        return Page(len(keys), len(ordered), last)
+    return Page(len(keys), bisect_right(ordered, keys[-1], key=space.key), last)
 
 
 class _Held:

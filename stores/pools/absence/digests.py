@@ -6,9 +6,8 @@ Imported only where many are asked for: importing NumPy takes time.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import islice, starmap
+from itertools import starmap
 from typing import Final, overload
 
 from snapferry.stores.address import (
@@ -21,7 +20,7 @@ from snapferry.stores.address import (
 )
 from snapferry.stores.backend import Backend
 from snapferry.stores.bulk.tables import Mask
-from snapferry.stores.pools.existence import LISTING_KEYS_PER_PAGE, Namespace, Page, ask
+from snapferry.stores.pools.existence import Namespace, Page, ask, list_page, page_of
 
 import numpy as np  # isort: skip - `tables` limits the threads of NumPy before it is imported
 
@@ -79,23 +78,9 @@ class _Listing:
         self._there = there
 
     def page(self, at: int) -> Page:
-        space, ordered = self._space, self._ordered
-        last_key = space.key(ordered[-1])
-        keys: list[str] = []
-        sizes: list[int] = []
-        # Foreign keys may lie between the start of the listing and the first address that is asked for.
-        listed = self._backend.keys(space.prefix, start_after=space.key(ordered[at])[:-1])
-        for key, size, _ in islice(listed, LISTING_KEYS_PER_PAGE):
-            if key > last_key:
-                break
-            keys.append(key)
-            sizes.append(size)
-        digests = self._note(keys, sizes)
-        last = digests[-DIGEST_BYTES:].hex()
-        if len(keys) < LISTING_KEYS_PER_PAGE:
-            # The listing ended, or passed the last address that is asked for.
-            return Page(len(keys), len(ordered), last)
-        return Page(len(keys), bisect_right(ordered, keys[-1], key=space.key), last)
+        keys, sizes = list_page(self._backend, self._space, self._ordered, at)
+        last = self._note(keys, sizes)[-DIGEST_BYTES:].hex()
+        return page_of(self._space, self._ordered, keys, last)
 
     def _note(self, keys: Sequence[str], sizes: Sequence[int]) -> bytes:
         """Note the objects with these *keys*, of these *sizes* in bytes, and return their digests."""
