@@ -187,6 +187,8 @@ def answering(
             with suppress(OSError):
                 while True:
                     accepted, _ = listener.accept()
+                    # A reset throws away what waits to be sent; so nothing may wait for an acknowledgement.
+                    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     connection = tls.wrap_socket(accepted, server_side=True) if tls else accepted
                     with connection, connection.makefile("rb") as incoming:
                         while incoming.readline().strip():
