@@ -55,6 +55,26 @@ for kernel in range(len(compiled.KERNELS)):
         sys.exit(f"kernel {compiled.KERNELS[kernel]} hashes pieces wrongly")
 """
 
+CHECK_LINES = """
+sums = ["0a" * 32, "f9" * 32, "0123456789abcdef" * 4]
+right = f"D 755 {sums[0]} 3 ./\\nF 644 {sums[1]} 0 ./a b\\nF 4 {sums[2]} {2**63} ./\u00e9\\n".encode()
+texts = [right, b"", b"\\n"] + [right[:at] + right[at + 1 :] for at in range(len(right))]
+for new in (b"0", b" ", b"\\n", b"g", b"\\xff"):
+    texts += [right[:at] + new + right[at + 1 :] for at in range(len(right))]
+for last in ("", "./", "./a", "~"):
+    for text in texts:
+        lines = reference.columns(text, last)
+        if compiled.columns(text, last) != lines:
+            sys.exit(f"it reads lines wrongly: {text}")
+        found = compiled.records(text, last, 2**62, True)
+        if lines:
+            rows = [row for row in zip(*lines) if row[0] == "F"]
+            records = [bytes.fromhex(row[2]) + min(int(row[3]), 2**62).to_bytes(8, "big") for row in rows]
+            lines = b"".join(records), lines[4][-1]
+        if found != lines:
+            sys.exit(f"it makes wrong records: {text}")
+"""
+
 CHECK_FILES = """
 import os
 from array import array
@@ -130,14 +150,19 @@ EXTENSIONS = [
         LOAD + CHECK_HASHES,
     ),
     Extension(
+        Path("snapferry/stores/manifest/_lines.c"),
+        Path("snapferry/stores/manifest/plain_lines.py"),
+        LOAD + CHECK_LINES,
+    ),
+    Extension(
         Path("snapferry/stores/backends/directory/native/_files.c"),
         Path("snapferry/stores/backends/directory/paths/beneath.py"),
         LOAD + CHECK_FILES,
     ),
 ]
 if not sys.platform.startswith("linux"):
-    # The other one needs openat2(2).
-    del EXTENSIONS[1:]
+    # This one needs openat2(2).
+    del EXTENSIONS[-1:]
 
 
 class NotCompiledError(Exception):

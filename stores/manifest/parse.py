@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self, TypeVar
 
 from snapferry.stores.address import DIGEST_BYTES, Address, SnapshotId, digests_of
 from snapferry.stores.bulk.address_set import AddressSet
@@ -34,7 +34,7 @@ from snapferry.stores.streams import Reader
 
 from .canonical import canonical, path_of
 from .entry import Entry
-from .lines import PIECE_BYTES, Columns, permissions_of, read_plainly
+from .lines import PIECE_BYTES, Columns, read_digests, read_plainly, read_records
 from .spool import Spool
 from .syntax import Place, read_fields
 
@@ -63,6 +63,9 @@ LARGEST_PLANNED_BYTES = 2**43
 
 # A part of a manifest: the offsets of its first byte and of its end, both at ends of lines, and the PATH before it.
 _Part = tuple[int, int, str]
+
+_T = TypeVar("_T")
+_Plainly = Callable[[bytes, str], tuple[_T, str] | None]
 
 
 class Manifest:
@@ -177,14 +180,13 @@ class Manifest:
         """Return whether `table` should be used, because `objects` would take much memory."""
         return self.length > LARGE_BYTES
 
-    def lines(self) -> Iterator[tuple[Columns, Sequence[str]]]:
+    def lines(self) -> Iterator[Columns]:
         """
-        Yield all lines, checked, some hundreds at a time, in order, and their PERMISSIONS.
+        Yield all lines, checked, some hundreds at a time, in order.
 
         Raises like `entries`, though not always after all that comes before the fault.
         """
-        for piece, columns in self._pieces():
-            yield columns, permissions_of(piece)
+        return self._columns()
 
     def table(self) -> ObjectTable:
         """Return the same as `objects`, sorted by address, in 40 bytes each. Raises like `entries`."""
@@ -194,6 +196,7 @@ class Manifest:
         builder = ObjectTableBuilder(bounds().objects)
         try:
             self._gather(
+                lambda piece, last: read_records(piece, last, LARGEST_PLANNED_BYTES),
                 lambda files: records_of(files.checksums, files.sizes(LARGEST_PLANNED_BYTES)),
                 RECORD_BYTES,
                 builder.add,
@@ -216,7 +219,9 @@ class Manifest:
     def add_addresses(self, found: AddressSet) -> None:
         """Add the distinct objects of the snapshot to *found*. Raises like `entries`; some were added then."""
         if self.large:
-            self._gather(lambda files: digests_of(files.checksums), DIGEST_BYTES, found.add_digests)
+            self._gather(
+                read_digests, lambda files: digests_of(files.checksums), DIGEST_BYTES, found.add_digests
+            )
             return
         for files in self.files():
             found.update(files.checksums)
@@ -236,16 +241,21 @@ class Manifest:
                     yield address, path
 
     def _gather(
-        self, of: Callable[[Columns], bytes], unit: int, take: Callable[[bytes | bytearray], None]
+        self,
+        plainly: _Plainly[bytes],
+        of: Callable[[Columns], bytes],
+        unit: int,
+        take: Callable[[bytes | bytearray], None],
     ) -> None:
         """
-        Pass what *of* returns for the F lines to *take*: *unit* bytes for each, in any order, some of it maybe twice.
+        Pass what is read of the F lines to *take*: *unit* bytes for each, in any order, some of it maybe twice.
 
-        Several processes read a large manifest. Raises like `entries`.
+        *plainly* and *of* are as in `_read`, but *of* gets F lines only. Several processes read a large manifest.
+        Raises like `entries`.
         """
 
         def records(part: _Part | None = None) -> Iterator[bytes]:
-            return (of(columns.files()) for columns in self._columns(part))
+            return self._read(plainly, lambda columns: of(columns.files()), part)
 
         first, *others = self._parts()
         with ExitStack() as stack:
@@ -285,23 +295,33 @@ class Manifest:
                 begin, before = at + end, path
         return [*parts, (begin, self.length, before)]
 
-    def _columns(self, part: _Part | None = None) -> Iterator[Columns]:
-        """Yield a part of the manifest, or all of it, checked, piece by piece."""
-        return (columns for _, columns in self._pieces(part))
+    def _columns(self) -> Iterator[Columns]:
+        """Yield the manifest, checked, piece by piece."""
+        return self._read(_columns_of, lambda columns: columns)
 
-    def _pieces(self, part: _Part | None = None) -> Iterator[tuple[bytes, Columns]]:
-        """As `_columns`, with the text of each piece. Uses its own reading position."""
+    def _read(
+        self, plainly: _Plainly[_T], of: Callable[[Columns], _T], part: _Part | None = None
+    ) -> Iterator[_T]:
+        """
+        Yield a part of the manifest, or all of it, checked, piece by piece. Uses its own reading position.
+
+        *plainly* takes a piece and the PATH before it, and returns what to yield and the last PATH. Where it returns
+        None, *of* makes it from the lines.
+        """
         self._check_not_empty()
         position, end, last = part or (0, self.length, "")
         number = 1
         while position < end:
             checkpoint()
             piece = self._piece_at(position, end)
-            columns = read_plainly(piece, last) or self._read_by_line(piece, number, last)
-            yield piece, columns
+            found = plainly(piece, last)
+            if found is None:
+                columns = read_plainly(piece, last) or self._read_by_line(piece, number, last)
+                found = of(columns), columns.paths[-1] if columns.paths else last
+            yield found[0]
             number += piece.count(b"\n")
             position += len(piece)
-            last = columns.paths[-1] if columns.paths else last
+            last = found[1]
 
     def _piece_at(self, position: int, end: int) -> bytes:
         """Return whole lines from *position* on, about `PIECE_BYTES` of them, but none from *end* on."""
@@ -327,8 +347,8 @@ class Manifest:
 
     def _read_by_line(self, piece: bytes, number: int, last: str) -> Columns:
         rows = [
-            (kind.decode(), checksum.decode(), size.decode(), path.decode())
-            for kind, _, checksum, size, path in read_fields(
+            [field.decode() for field in fields]
+            for fields in read_fields(
                 self._place, io.BytesIO(piece), number, last.encode(), empty=self.length == 1
             )
         ]
@@ -339,6 +359,11 @@ class Manifest:
             raise ManifestSyntaxError(
                 self._label, self.id, "the manifest is empty; a manifest has at least one line end"
             )
+
+
+def _columns_of(piece: bytes, last: str) -> tuple[Columns, str] | None:
+    columns = read_plainly(piece, last)
+    return None if columns is None else (columns, columns.paths[-1])
 
 
 def add_largest(largest: dict[Address, int], addresses: Sequence[Address], sizes: Sequence[int]) -> None:

@@ -65,8 +65,7 @@ def tree_columns(manifest: Manifest) -> Iterator[TreeColumns]:
     after all that comes before the fault. Iterate to the end before anything is written.
     """
     seen = _Seen()
-    for columns, permissions in manifest.lines():
-        kinds, checksums, digits, paths = columns
+    for kinds, permissions, checksums, digits, paths in manifest.lines():
         if not paths:
             continue
         modes = {mode: int(mode, 8) for mode in set(permissions) if _is_mode(mode)}
@@ -117,6 +116,18 @@ class _Seen:
                 _check_path(path, is_folder=True)
         except _Refused:
             return False
+        return not self._may_be_below_files(kinds, paths) or self._are_not_below_files(of_files, paths)
+
+    def _may_be_below_files(self, kinds: Sequence[str], paths: Sequence[str]) -> bool:
+        """Return whether the path of a file is the beginning of a later path, which need not be below it."""
+        # Between a path and a later one that begins with it, all paths begin with it: so the next one tells.
+        following = islice(paths, 1, None)
+        are_files = [kind == "F" for kind in kinds]
+        return any(map(str.startswith, compress(following, are_files), compress(paths, are_files))) or any(
+            map(paths[0].startswith, self.files)
+        )
+
+    def _are_not_below_files(self, of_files: Sequence[str], paths: Sequence[str]) -> bool:
         above = {path[: path.rindex("/")] for path in paths}
         for path in list(above):
             while (path := path.rpartition("/")[0]) and path not in above:

@@ -14,12 +14,17 @@ from types import ModuleType
 import pytest
 
 from snapferry.stores.backends.directory.native.extension import _extension
+from snapferry.stores.manifest.lines import read_records
 from snapferry.stores.treehash import is_fast
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # A compiler that makes programs which are wrong: each of these constants differs.
-WRONG_CONSTANTS = {"hashes": ("0x6A09E667", "0x6A09E668"), "links": ("(0x02 | 0x04 | 0x08)", "(0x02)")}
+WRONG_CONSTANTS = {
+    "hashes": ("0x6A09E667", "0x6A09E668"),
+    "lines": ("MOST_SIZE_DIGITS 19", "MOST_SIZE_DIGITS 18"),
+    "links": ("(0x02 | 0x04 | 0x08)", "(0x02)"),
+}
 WRONG = """#!{python}
 import os, sys
 from pathlib import Path
@@ -54,6 +59,9 @@ def can_compile() -> bool:
     return True
 
 
+LINE = f"F 644 {'0' * 64} 1 ./a\n".encode()
+
+
 class Recorder:
     """Stands for what hatchling prints with."""
 
@@ -83,6 +91,7 @@ def wheel(folder: Path, **variables: str) -> tuple[Path, list[str]]:
 def test_the_extensions_are_used_wherever_they_can_be_compiled() -> None:
     compiled = can_compile()
     assert is_fast() == compiled, "run: .ci/setup all"
+    assert (read_records(LINE, "", 0) is not None) == compiled, "run: .ci/setup all"
     assert (_extension is not None) == (compiled and sys.platform.startswith("linux")), "run: .ci/setup all"
 
 
@@ -100,7 +109,7 @@ def test_a_wheel_has_the_extension_or_one_line_with_the_reason(tmp_path: Path) -
     assert ("Tag: cp311-abi3-" in told) == compiled
 
 
-@pytest.mark.parametrize("wanting", ["fails", "missing", "path", "hashes", "links", "asked"])
+@pytest.mark.parametrize("wanting", ["fails", "missing", "path", "hashes", "lines", "links", "asked"])
 def test_a_wheel_without_the_extension_is_the_pure_one(wanting: str, tmp_path: Path) -> None:
     program = tmp_path / "compiler"
     right, wrong = WRONG_CONSTANTS.get(wanting, ("", ""))

@@ -106,6 +106,7 @@ def test_the_wheel_holds_one_package_its_metadata_manual_pages_and_completion_sc
     # tests/unit/test_extension.py says when the extensions are there.
     sources |= {
         "snapferry/stores/treehash/_blake3.abi3.so",
+        "snapferry/stores/manifest/_lines.abi3.so",
         "snapferry/stores/backends/directory/native/_files.abi3.so",
     } & set(wheel.namelist())
     metadata = f"snapferry-{project['version']}.dist-info"
