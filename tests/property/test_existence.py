@@ -357,6 +357,18 @@ def test_digests_give_the_same_answer_by_the_same_requests(
     assert answers[0][0] == absent(asked, present)
 
 
+def test_foreign_keys_on_a_page_do_not_stand_for_objects() -> None:
+    asked = sorted(many(PAGE + 10, 7))
+    backend = PagedBackend()
+    hold(backend, set(asked[: PAGE - 2]), set())
+    for number in range(2):
+        MemoryBackend.write(backend, f"{object_key(asked[0])}.tmp{number}", b"stranger")
+
+    absent_ones = addresses_in(absent_digests(backend, OBJECT_SPACE, digests_of(asked)))
+
+    assert absent_ones == asked[PAGE - 2 :]
+
+
 @thorough
 @given(
     st.lists(addresses, max_size=4),

@@ -79,17 +79,27 @@ class _Listing:
 
     def page(self, at: int) -> Page:
         keys, sizes = list_page(self._backend, self._space, self._ordered, at)
-        last = self._note(keys, sizes)[-DIGEST_BYTES:].hex()
+        last = self._note(at, keys, sizes)[-DIGEST_BYTES:].hex()
         return page_of(self._space, self._ordered, keys, last)
 
-    def _note(self, keys: Sequence[str], sizes: Sequence[int]) -> bytes:
-        """Note the objects with these *keys*, of these *sizes* in bytes, and return their digests."""
+    def _note(self, at: int, keys: Sequence[str], sizes: Sequence[int]) -> bytes:
+        """
+        Note the objects with these *keys*, of these *sizes* in bytes, and return their digests.
+
+        The page was asked for to find the object at *at*.
+        """
         digests = plain_digests(self._space, keys)
         if digests is None:
             addresses = [address_of(key, self._space.prefix) for key in keys]
             sizes = [size for size, address in zip(sizes, addresses, strict=True) if address is not None]
             digests = digests_of(filter(None, addresses))
-        if digests:
+        if not digests:
+            return digests
+        begin = DIGEST_BYTES * at
+        if self._ordered.digests[begin : begin + len(digests)] == digests and min(sizes) > 0:
+            # Most pages, before a manifest is published: what is asked for is there, and little else.
+            self._there[at : at + len(digests) // DIGEST_BYTES] = True
+        else:
             found, table = np.frombuffer(digests, _DIGEST), np.frombuffer(self._ordered.digests, _DIGEST)
             places = np.minimum(np.searchsorted(table, found), len(table) - 1)
             wanted = table[places] == found
