@@ -3,6 +3,7 @@ One unit of work: what a worker of the fleet runs.
 
     app             makes the Celery app; importing it connects to nothing
     extras          packages that only some roles need, and how to install them
+    faults          what is wrong with a value, in one line
     job_state       the state of a job
     queues          the queues, and the order in which batches run
     lua             loads and runs the Lua scripts of Redis

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Final, Self, Unpack
 
 from snapferry.orchestrator.jobs import Jobs
+from snapferry.workers.faults import one_line
 from snapferry.workers.job_state import DISMISSED, SUPERSEDED
 from snapferry.workers.ledger import State, UnknownJob
 from snapferry.workers.messages import JobSpec, VerifyOptions
@@ -135,7 +136,8 @@ class Client:
 
         With *fast*, only their presence and length. *max_bytes* and *max_seconds* bound the job.
         """
-        bounds = VerifyOptions(fast=fast, max_bytes=max_bytes, max_seconds=max_seconds)
+        with one_line():
+            bounds = VerifyOptions(fast=fast, max_bytes=max_bytes, max_seconds=max_seconds)
         return self._queued(self._requests.verify(store, snapshots, bounds, **options))
 
     def heal(

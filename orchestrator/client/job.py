@@ -11,6 +11,7 @@ from snapferry.orchestrator.reporting.documents import status_document
 from snapferry.orchestrator.reporting.failures import DeadLetter
 from snapferry.orchestrator.reporting.progress.line import progress_text
 from snapferry.orchestrator.reporting.text.outcome import done_text
+from snapferry.workers.faults import one_line
 from snapferry.workers.ledger import JobStatus, State
 from snapferry.workers.messages import Limits
 
@@ -142,7 +143,8 @@ class Job:
         *rate* is in bytes per second, *requests* is per second, *jobs* is objects in flight. Raises ValueError for
         another name or a value that is out of range. Does nothing if the job has ended.
         """
-        Limits.model_validate(changed)
+        with one_line():
+            Limits.model_validate(changed)
         return self._jobs.limit(self.id, changed)
 
     def latest(self) -> Job:

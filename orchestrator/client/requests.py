@@ -18,6 +18,7 @@ from snapferry.stores.names.lookup import find_snapshot, full_id
 from snapferry.stores.names.name import parse_name
 from snapferry.stores.opening import open_store
 from snapferry.stores.stream_store import StreamStore
+from snapferry.workers.faults import one_line
 from snapferry.workers.messages import (
     Action,
     Budget,
@@ -118,6 +119,8 @@ class Requests:
         """Return the request to make a snapshot of the directory *path*."""
         patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         excluder(patterns)
+        with one_line():
+            tree = TreeOptions(exclude=patterns, follow=follow)
         pair = store_pair(tree_url(path), self._named(destination))
         check_is_store(pair[1], os.fspath(destination))
         check_pushable(*pair)
@@ -126,7 +129,7 @@ class Requests:
             None,
             action=Action.PUSH,
             tag=parse_name(tag) if tag else "",
-            tree=TreeOptions(exclude=patterns, follow=follow),
+            tree=tree,
             **options,
         )
 
@@ -147,9 +150,9 @@ class Requests:
         store, tree = store_pair(self._named(source), tree_url(path))
         check_apart(store, tree)
         ids = self._ids(store, snapshot)
-        return _spec(
-            store, tree, ids, action=Action.PULL, tree=TreeOptions(delete=delete, linked=linked), **options
-        )
+        with one_line():
+            tree_options = TreeOptions(delete=delete, linked=linked)
+        return _spec(store, tree, ids, action=Action.PULL, tree=tree_options, **options)
 
     def verify(
         self, store: Place, snapshots: Ids, verify: VerifyOptions, **options: Unpack[JobOptions]
@@ -203,4 +206,5 @@ def _spec(source: StoreRef, destination: StoreRef, ids: Iterable[str] | None, **
         raise ValueError(
             f"job_id must be a UUID, as str(uuid.uuid4()) makes it, and not {fields['job_id']!r}"
         )
-    return JobSpec.of(source, destination, ids, **fields)
+    with one_line():
+        return JobSpec.of(source, destination, ids, **fields)

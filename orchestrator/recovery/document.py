@@ -7,12 +7,13 @@ known, has its type and its bounds. A job has the request with which it was subm
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from snapferry.orchestrator.driving.snapshot_rows import SnapshotRow
 from snapferry.stores.text.printable import printable
+from snapferry.workers.faults import fault_text
 from snapferry.workers.job_state import State
 from snapferry.workers.ledger.schedules import LATEST
 from snapferry.workers.messages import JobSpec
@@ -184,10 +185,10 @@ def parse_export(data: bytes) -> Export:
 
 
 def _reason(error: ValidationError) -> str:
-    first: Any = error.errors(include_url=False, include_input=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     if place == "schema":
         return f"its schema is not {SCHEMA}: it is not an export, or one of another version of snapferry"
     if first["type"] == "json_invalid":
         return f"it is not JSON: {printable(first['msg'].removeprefix('Invalid JSON: '))[:200]}"
-    return f"{printable(place)[:200] or 'the document'}: {printable(first['msg'])[:200]}"
+    return f"{printable(place)[:200] or 'the document'}: {printable(fault_text(first))[:200]}"

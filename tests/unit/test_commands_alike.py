@@ -396,6 +396,34 @@ def test_an_argument_is_stronger_than_the_environment(run: Run, monkeypatch: pyt
     assert "'nowhere'" in run("sync", "other", "--all")[2]
 
 
+def test_more_ids_than_a_job_may_have_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapferry.orchestrator.cli.inputs.snapshot_ids.MOST_SNAPSHOTS", 2)
+    Path("ids").write_text("".join(f"{number:064x}\n" for number in range(3)))
+
+    for command in (["sync", "one", "other"], ["verify", "one"], ["heal", "one", "--from", "other"]):
+        code, out, err = run(*command, "--ids-from", "ids")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "--ids-from ids, line 3: " in err
+
+
+@pytest.mark.parametrize(
+    ("patterns", "said"),
+    [
+        ([""], "--exclude must not be empty"),
+        (["x" * 5000], "--exclude must have at most 4,096 characters"),
+        (["x"] * 1001, "--exclude must have at most 1,000 entries"),
+    ],
+)
+def test_patterns_that_are_too_short_or_too_many_are_one_line(
+    patterns: list[str], said: str, run: Run
+) -> None:
+    Path("free").mkdir()
+
+    code, out, err = run("push", "free", "other", *[f"--exclude={pattern}" for pattern in patterns])
+
+    assert (code, out, err) == (2, "", f"snapferry: {said}\n")
+
+
 def test_a_directory_without_its_path_is_named_with_it(run: Run, tmp_path: Path) -> None:
     (tmp_path / "my store").mkdir()
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from snapferry.stores.runtime.bounds import Bounds
 from snapferry.stores.text.similar import similar
+from snapferry.workers.faults import fault_text
 
 from .broker_url import InvalidBrokerURL, parse
 from .durations import LONGEST_PATIENCE_S
@@ -202,9 +203,13 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate(found)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = _PREFIX + str(first["loc"][0]).upper()
-            raise InvalidSettings(f"{name}: {first['msg']} (found {first['input']!r})") from None
+            first = error.errors(include_url=False)[0]
+            name, text = str(first["loc"][0]), fault_text(first)
+            value = repr(found[name])
+            told = (
+                f", not {value}" if text.startswith("must ") else "" if value in text else f" (found {value})"
+            )
+            raise InvalidSettings(f"{_PREFIX}{name.upper()}: {text}{told}") from None
         if settings.broker_url is None:
             return settings
         return settings.model_copy(update={"broker_url": parse_broker_url(settings.broker_url)})

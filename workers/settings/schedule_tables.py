@@ -195,7 +195,7 @@ class Mirror(Scheduled, CopyOptions):
     from_: str
     to: str
     delete: bool = False
-    max_delete: int | None = Field(None, ge=0)
+    max_delete: int | None = Field(None, ge=0, le=LARGEST_NUMBER)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

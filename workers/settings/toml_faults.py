@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from snapferry.stores.text.similar import suggestion
+from snapferry.workers.faults import fault_text
 
 _Place = tuple[str | int, ...]
 
@@ -21,22 +22,6 @@ _PIECE: Final = re.compile(
     re.DOTALL,
 )
 _KEY: Final = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^"'=])*""")
-
-# Kinds of errors of pydantic, in our words. Braces are filled from the error's own values.
-_WORDS: Final = {
-    "missing": "is missing",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "int_type": "must be an integer",
-    "int_parsing": "must be an integer",
-    "int_from_float": "must be an integer",
-    "string_type": "must be a string, in quotes",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "enum": "must be {expected}",
-    "literal_error": "must be {expected}",
-    "string_pattern_mismatch": "has the wrong form; allowed is {pattern}",
-}
 
 
 class Fault(PydanticCustomError):
@@ -78,11 +63,11 @@ def _words(fault: ErrorDetails, model: type[BaseModel], place: _Place) -> str:
     if kind in ("model_type", "dict_type"):
         extra = f". Write [{place[-1]}] instead of [[{place[-1]}]]" if isinstance(given, list) else ""
         return f"must be a table{extra}"
-    if kind in _WORDS:
-        words = _WORDS[kind].format_map(fault.get("ctx", {}))
-        allowed = re.findall(r"'([^']*)'", words) if kind in ("enum", "literal_error") else []
-        return words + (suggestion(given, allowed) if isinstance(given, str) else "")
-    return fault["msg"].removeprefix("Value error, ")
+    if kind == "string_type":
+        return "must be a string, in quotes"
+    words = fault_text(fault)
+    allowed = re.findall(r"'([^']*)'", words) if kind in ("enum", "literal_error") else []
+    return words + (suggestion(given, allowed) if isinstance(given, str) else "")
 
 
 def _keys(model: type[BaseModel], place: _Place) -> list[str]:

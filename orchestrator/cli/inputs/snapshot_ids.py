@@ -22,7 +22,7 @@ from snapferry.stores.errors import (
 from snapferry.stores.names.lookup import find_snapshot, full_id
 from snapferry.stores.opening import open_store
 from snapferry.stores.stream_store import StreamStore
-from snapferry.workers.messages import StoreRef
+from snapferry.workers.messages import MOST_SNAPSHOTS, StoreRef
 
 # A longer line is not an id, and is not read to its end.
 LONGEST_LINE: Final = 4096
@@ -66,6 +66,11 @@ def chosen_ids(
             first = f"line {found[snapshot_id]}" if found[snapshot_id] else "--id"
             usage(f"{place}: {snapshot_id} repeats {first}")
         found[snapshot_id] = number
+        if len(found) > MOST_SNAPSHOTS:
+            usage(
+                f"{place}: a job has at most {MOST_SNAPSHOTS:,} snapshots that are named one by one. Use several"
+                " commands, or --all."
+            )
     if not found:
         usage(f"--ids-from {ids_from}: no snapshot id in the file")
     return list(found)

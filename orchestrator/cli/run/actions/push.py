@@ -21,6 +21,7 @@ from snapferry.stores.address import MANIFESTS, OBJECTS
 from snapferry.stores.backends.tree.exclude import excluder
 from snapferry.stores.errors import InvalidName, InvalidPattern, InvalidStoreURL
 from snapferry.stores.names.name import parse_name
+from snapferry.workers.faults import first_fault_text
 from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions
 
 
@@ -60,7 +61,7 @@ def push(
     except (InvalidStoreURL, InvalidPattern) as error:
         usage(str(error))
     except ValidationError as error:
-        usage(f"--exclude: {error.errors()[0]['msg']}")
+        usage(f"--exclude {first_fault_text(error)}")
     if _is_store(path) and not show.quiet:
         note(
             f"{path} is a store, and is pushed as any directory is. To copy its snapshots, use:"
