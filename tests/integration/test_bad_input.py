@@ -409,6 +409,31 @@ def test_a_bucket_that_does_not_exist_is_said_to_be_missing(
     assert not (tmp_path / "b").exists()
 
 
+# A destination that does not exist is made, unless it is healed.
+WITHOUT_A_DIRECTORY = [line for line in WITHOUT_A_BUCKET if not line.startswith(("push", "sync OWN", "plan"))]
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [*((line, 1) for line in WITHOUT_A_DIRECTORY), ("diff ABSENT OWN", 2), ("diff OWN ABSENT", 2)],
+)
+def test_a_directory_that_does_not_exist_may_be_a_missing_mount_and_is_a_failure(
+    forge: Forge, tmp_path: Path, snapshot: str, line: str, code: int
+) -> None:
+    words = {
+        "ABSENT": str(tmp_path / "nowhere"),
+        "OWN": str(tmp_path / "a"),
+        "FREE": str(tmp_path / "b"),
+        "SNAPSHOT": snapshot,
+    }
+
+    ended = forge.run([words.get(word, word) for word in line.split()])
+
+    assert (ended.code, ended.out, ended.err.count("\n")) == (code, "", 1), ended.err
+    assert f"StoreNotFound: file://{tmp_path}/nowhere: there is no such directory" in ended.err
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.parametrize("server", ["rclone_s3", "moto_s3"])
 @pytest.mark.parametrize("side", ["--from", "--to"])
 def test_the_doctor_says_which_bucket_is_missing(
