@@ -159,11 +159,13 @@ def objects_moved(status: JobStatus) -> int:
 
 def bytes_worked(status: JobStatus) -> int:
     """
-    Return the bytes that were read and written; of a heal, also those that were read to check objects.
+    Return the bytes that were read and written; of a heal and a push, also those that were read for checksums.
 
-    A heal reads each object at its destination: those bytes are by the sizes in the manifests.
+    A heal reads each object at its destination: those bytes are by the sizes in the manifests. A push reads each long
+    file once before it sends it.
     """
-    return status.bytes_moved + (max(0, status.bytes_settled) if status.action is Action.HEAL else 0)
+    checked = max(0, status.bytes_settled) if status.action is Action.HEAL else max(0, status.bytes_checked)
+    return status.bytes_moved + checked
 
 
 def rate(status: JobStatus) -> float:

@@ -99,6 +99,18 @@ def test_a_bucket_receives_what_snapdir_verifies_and_pulls(
     assert oracle.verify(snapshot, f"s3://{bucket}/some/prefix")
 
 
+def test_the_speed_counts_bytes_that_are_read_for_checksums(forge: Forge, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "long").write_bytes(os.urandom(5_000_000))
+    push = ["push", str(tmp_path / "tree"), "--to", f"file://{tmp_path}/store", "--json"]
+
+    forge.run(push)
+    again = forge.run(push).document
+
+    assert again["bytes"]["copied"] == 0
+    assert again["progress"]["bytes_per_second"] > 0
+
+
 def test_bad_input_is_refused_in_one_line(forge: Forge, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "tree").mkdir()

@@ -111,6 +111,14 @@ def test_bytes_that_were_present_are_not_moved() -> None:
     assert measures.rate(running(bytes_copied=500, running=(moving, moving))) == pytest.approx(150, rel=0.1)
 
 
+def test_a_push_that_reads_for_checksums_has_the_speed_of_its_reading() -> None:
+    hashing = RunningBatch("1234", "plan:1", "one@host", 0, 0, hashed=500)
+    status = running(action=Action.PUSH, bytes_copied=0, bytes_hashed=500, running=(hashing, hashing))
+
+    assert measures.rate(status) == pytest.approx(150, rel=0.1)
+    assert status.bytes_moved == 0
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -21,7 +21,7 @@ class Seen:
 
     def __init__(self) -> None:
         self.settled: list[int] = []
-        self.objects = self.moved = 0
+        self.objects = self.moved = self.read = 0
 
     def begin(self, needed: list[Address]) -> None:
         self.begun = sum(self.settled)
@@ -31,6 +31,9 @@ class Seen:
         self.objects += objects
         self.moved += moved
         self.settled.append(size_bytes)
+
+    def hashed(self, size_bytes: int) -> None:
+        self.read += size_bytes
 
 
 def push(root: Path, sizes: dict[str, int]) -> Seen:
@@ -43,6 +46,7 @@ def push(root: Path, sizes: dict[str, int]) -> Seen:
     seen = Seen()
     outcome = Pushing(paths, True, lambda _: None).run(source, destination, planned, seen)
     assert not outcome.failures
+    assert outcome.bytes_hashed == seen.read
     return seen
 
 
@@ -61,6 +65,7 @@ def test_a_long_file_makes_progress_while_it_is_hashed_and_while_it_is_sent(tree
     assert seen.begun == 20 * MIB
     assert (seen.objects, sum(seen.settled), seen.moved) == (1, 40 * MIB, 40 * MIB)
     assert max(seen.settled) < 2 * MIB
+    assert seen.read == 40 * MIB
 
     # A second time it is present.
     again = push(tree.parent, {"./long": 40 * MIB})

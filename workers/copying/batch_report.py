@@ -82,6 +82,7 @@ class BatchReport:
         self._objects = 0
         self._bytes = 0
         self._bytes_moved = 0
+        self._bytes_hashed = 0
         self.semaphore: Semaphore | None = None
         self._due = time.monotonic() + REPORT_EVERY_S
         self._directive = Directive.CONTINUE
@@ -140,6 +141,11 @@ class BatchReport:
             self._report()
             self.check()
 
+    def hashed(self, size_bytes: int) -> None:
+        """Count bytes that were read for a checksum."""
+        with self._lock:
+            self._bytes_hashed += size_bytes
+
     def check(self) -> None:
         """
         Return if the batch may continue. Sends no request, so it costs next to nothing.
@@ -179,7 +185,8 @@ class BatchReport:
     def _report(self) -> None:
         semaphore = self.semaphore
         with self._lock:
-            objects, size_bytes, moved = self._objects, self._bytes, self._bytes_moved
+            objects, size_bytes = self._objects, self._bytes
+            moved, hashed = self._bytes_moved, self._bytes_hashed
         directive = self._ledger.progress(
             self._batch,
             self._holder,
@@ -187,6 +194,7 @@ class BatchReport:
             size_bytes=size_bytes,
             in_flight=semaphore.in_flight if semaphore is not None else 0,
             moved=moved,
+            hashed=hashed,
         )
         # A stop is final. A pause may end before the batch stopped for it.
         if self._directive is not Directive.STOP and directive is not self._directive:

@@ -31,7 +31,7 @@ FIELDS: Final = (
     "state", "paused", "cancel", "dry_run", "priority", "queue", "source", "destination", "first_snapshot", "error",
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
-    "present", "failed", "healed", "deleted", "bytes_copied", "submitted_at", "started_at", "moved_at",
+    "present", "failed", "healed", "deleted", "bytes_copied", "bytes_hashed", "submitted_at", "started_at", "moved_at",
     "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", "bounded",
     "continues", "continued_by", "cause", "schedule", "chain_schedule", "source_objects", "confirmed:server",
     "snapshots_planned", "imported",
@@ -143,6 +143,7 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         names_kept=count("names_kept"),
         names_removed=count("names_removed"),
         bytes_copied=count("bytes_copied"),
+        bytes_hashed=count("bytes_hashed"),
         workers=tuple(sorted({_worker(holder) for holder in holders.values() if holder})),
         submitted_at=moment("submitted_at"),
         started_at=moment("started_at"),
@@ -199,8 +200,8 @@ def running_of(job_id: str, seconds: int, result: Sequence[Any]) -> Iterator[Run
 def _batch(job_id: str, name: str, holder: str, running: str, moves: str) -> RunningBatch:
     """Return the batch *name*, which *holder* runs, from its fields in ``:running`` and ``:moves``."""
     objects, size_bytes = _progress(running)
-    # Workers of earlier versions do not report the bytes that they move.
-    moved_at, in_flight, _, _, moved = [*moves.split(" "), *[""] * 5][:5]
+    # Workers of earlier versions do not report the bytes that they move and hash.
+    moved_at, in_flight, _, _, moved, hashed = [*moves.split(" "), *[""] * 6][:6]
     return RunningBatch(
         job_id,
         printable(name),
@@ -210,6 +211,7 @@ def _batch(job_id: str, name: str, holder: str, running: str, moves: str) -> Run
         max(0, int(in_flight)) if _is_count(in_flight) else 0,
         float(moved_at) if _is_moment(moved_at) else 0.0,
         max(0, int(moved)) if _is_count(moved) else 0,
+        max(0, int(hashed)) if _is_count(hashed) else 0,
     )
 
 

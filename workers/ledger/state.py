@@ -102,7 +102,7 @@ class RunningBatch:
 
     *objects* and *size_bytes* of the batch's plan are settled, and *in_flight* objects are being copied. *moved_at* is
     when the run last settled an object or moved a byte, 0.0 if the worker does not report it. It has *moved* so many
-    bytes, 0 if the worker does not report it.
+    bytes, and *hashed* so many before it sent them, 0 if the worker does not report it.
     """
 
     job_id: str
@@ -113,6 +113,7 @@ class RunningBatch:
     in_flight: int = 0
     moved_at: float = 0.0
     moved: int = 0
+    hashed: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ class JobStatus:
     A job at one moment. Sizes are in bytes, times in seconds since the epoch (0.0: not yet).
 
     *objects_settled* and *bytes_settled* count against *objects_total* and *bytes_total*, which come from the plan:
-    distinct objects and advisory sizes. *bytes_copied* counts the bytes that were read and written. *copied_by_server*
+    distinct objects and advisory sizes. *bytes_copied* counts the bytes that were read and written, and
+    *bytes_hashed* those of files that were read for their checksums before they were sent. *copied_by_server*
     counts those of the *copied* objects that the server of both stores copied, None in a job that did not ask for that.
     *batches_handed* of *batches_total* batches were queued so far. A snapshot is settled when it ended well (published,
     in a copy; see *action*), when it is trusted (``--trust-manifest``), and when it failed. *queue* is the queue of the
@@ -187,6 +189,7 @@ class JobStatus:
     started_at: float
     moved_at: float
     ended_at: float
+    bytes_hashed: int = 0
     copied_by_server: int | None = None
     names_carried: int = 0
     names_kept: int = 0
@@ -239,6 +242,11 @@ class JobStatus:
     def bytes_moved(self) -> int:
         """The bytes that were read and written, those of running batches included."""
         return self.bytes_copied + sum(run.moved for run in self.running)
+
+    @property
+    def bytes_checked(self) -> int:
+        """The bytes of files that were read for their checksums, those of running batches included."""
+        return self.bytes_hashed + sum(run.hashed for run in self.running)
 
     @property
     def snapshots_there(self) -> int:

@@ -59,6 +59,18 @@ def test_bytes_that_a_running_batch_moves_count_until_the_batch_is_accounted_for
     assert ledger.status("job").bytes_moved == 2 + 5
 
 
+def test_bytes_that_are_read_for_checksums_count_beside_those_that_are_moved(ledger: Ledger) -> None:
+    ledger.begin(TWO, "a@one")
+    ledger.progress(TWO, "a@one", objects=0, size_bytes=2, moved=1, hashed=5)
+    status = ledger.status("job")
+    assert (status.bytes_checked, status.bytes_hashed, status.bytes_moved) == (5, 0, 1)
+
+    ledger.account(TWO, BatchOutcome(present=len(TWO.sizes), bytes_hashed=7))
+    ledger.release(TWO, "a@one")
+    status = ledger.status("job")
+    assert (status.bytes_checked, status.bytes_hashed, status.bytes_moved) == (7, 7, 0)
+
+
 def test_another_delivery_of_a_batch_does_not_take_progress_back_or_count_twice(ledger: Ledger) -> None:
     ledger.progress(THREE, "one", objects=2, size_bytes=5)
     ledger.progress(THREE, "one", objects=1, size_bytes=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack, runtime_checkable
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
@@ -46,6 +46,14 @@ class Progress(Protocol):
         *moved* bytes were read and written for them: none for objects that were present or failed.
         Raises a `BatchStopped` when the batch must stop.
         """
+
+
+@runtime_checkable
+class CountsHashed(Protocol):
+    """A `Progress` that counts bytes which are read for a checksum before the file is sent."""
+
+    def hashed(self, size_bytes: int) -> None:
+        """Add *size_bytes* to the bytes that were read so. Raises nothing; `advance` follows."""
 
 
 class Repairs(Protocol):

@@ -25,7 +25,7 @@ from snapferry.stores.stream_store import Memory, StreamStore
 from snapferry.workers.outcome import BatchOutcome, Failure
 
 from .batch import copy_batch
-from .interfaces import BatchOptions, OutageDetector, Progress
+from .interfaces import BatchOptions, CountsHashed, OutageDetector, Progress
 
 FileDigests = Mapping[Address, tuple[Address, int]]
 """The digest of a path -> the address and the length in bytes of the file."""
@@ -89,6 +89,7 @@ class Pushing:
         work.progress.settle_rest()
         outcome = work.outcome
         outcome.present = len(objects) - outcome.copied - len(outcome.failures)
+        outcome.bytes_hashed = work.progress.bytes_hashed
         return outcome
 
 
@@ -217,6 +218,8 @@ class _PlannedProgress:
     def __init__(self, progress: Progress, sizes: Mapping[Address, int]) -> None:
         self.files: Mapping[Address, Address] = {}
         """The address of an object -> the file that is read for it."""
+        self.bytes_hashed = 0
+        """Bytes that were read for digests."""
         self._progress = progress
         self._objects, self._bytes = len(sizes), sum(sizes.values())
         # Bytes that were counted when they were hashed.
@@ -229,6 +232,9 @@ class _PlannedProgress:
             counted = min(size_bytes // 2, self._bytes)
             self._ahead += counted
             self._bytes -= counted
+            self.bytes_hashed += size_bytes
+        if isinstance(self._progress, CountsHashed):
+            self._progress.hashed(size_bytes)
         try:
             self._progress.advance(0, counted)
         except Exception as error:

@@ -68,16 +68,17 @@ class AccountingLedger(LedgerBase):
         size_bytes: int,
         in_flight: int = 0,
         moved: int = 0,
+        hashed: int = 0,
     ) -> Directive:
         """
         Record how many *objects* and planned bytes of *batch* are settled, and renew the lease of *holder*.
 
-        *in_flight* objects are being copied at this moment, and this run has *moved* so many bytes. Return what the
-        job wants of the batch.
+        *in_flight* objects are being copied at this moment. This run has *moved* so many bytes, and has read so many
+        for checksums before. Return what the job wants of the batch.
         """
         parts = job_keys(batch.job_id, "running", "leases", "holders", "moves", "begun")
         arguments: list[str | float] = [batch.number, batch_name(batch), objects, size_bytes]
-        arguments += [self._expires_s, holder, leases.LEASE_S, in_flight, moved]
+        arguments += [self._expires_s, holder, leases.LEASE_S, in_flight, moved, hashed]
         record = [job_key(batch.job_id), done_key(batch.job_id, batch.series), *parts]
         return Directive(int(self._run(scripts.PROGRESS, record, arguments)))
 
@@ -117,6 +118,7 @@ class AccountingLedger(LedgerBase):
             self._expires_s,
             FAILURES_KEPT,
             len(failures),
+            outcome.bytes_hashed,
             *(positions[failure.address] for failure in failures),
             *(failure.error for failure in failures),
             *(_record_of(failure, attempts, worker) for failure in failures[:FAILURES_KEPT]),

@@ -2,7 +2,7 @@
 --
 -- KEYS: job, done, running, leases, holders, moves, begun
 -- ARGV: number, name, objects, bytes, seconds until the keys expire, holder, seconds of the lease, objects in flight,
---       bytes moved
+--       bytes moved, bytes read for checksums
 -- Returns: 0 to continue, 1 to stop (the job wants no more work), 2 to hold the batch (the job is paused)
 -- Atomic: progress never goes back, also where two runs of a batch report at the same time, and a batch that is
 --         accounted for reports no progress beside its final counts.
@@ -30,8 +30,9 @@ if redis.call('GETBIT', KEYS[2], ARGV[1]) == 0 then
   end
   redis.call('HSET', KEYS[3], ARGV[2], after)
   if holds then
-    -- The value: "time of the last movement, objects in flight, objects, bytes, bytes moved", of this run alone.
-    local run = ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[9]
+    -- The value: "time of the last movement, objects in flight, objects, bytes, bytes moved, bytes read for checksums",
+    -- of this run alone.
+    local run = ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[9] .. ' ' .. ARGV[10]
     local moved, _, last = string.match(redis.call('HGET', KEYS[6], ARGV[2]) or '', '^(%S+) (%d+) ?(.*)$')
     if not moved or last ~= run then moved = string.format('%.3f', at) end
     redis.call('HSET', KEYS[6], ARGV[2], moved .. ' ' .. ARGV[8] .. ' ' .. run)
