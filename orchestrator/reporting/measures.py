@@ -170,11 +170,11 @@ def bytes_worked(status: JobStatus) -> int:
 
 def rate(status: JobStatus) -> float:
     """
-    Return the bytes moved per second since the start of a job, 0.0 if that is not known.
+    Return the bytes moved per second of `running_s`, 0.0 if that is not known.
 
     Moved bytes are those of `bytes_worked`. Objects of a copy that were found present or failed have none.
     """
-    elapsed = _elapsed(status)
+    elapsed = running_s(status)
     return bytes_worked(status) / elapsed if elapsed > 0 else 0.0
 
 
@@ -192,7 +192,7 @@ def seconds_left(status: JobStatus) -> float | None:
     if idle_s(status) > IDLE_S:
         # The speed so far does not hold any more.
         return None
-    return max(0.0, _elapsed(status)) * (1 - done) / done
+    return running_s(status) * (1 - done) / done
 
 
 def idle_s(status: JobStatus) -> float:
@@ -226,5 +226,13 @@ def stuck_batches(status: JobStatus) -> list[RunningBatch]:
     return [run for run in status.running if run.moved_at and now - run.moved_at > longest_s]
 
 
-def _elapsed(status: JobStatus) -> float:
-    return (status.ended_at or time.time()) - status.started_at if status.started_at else 0.0
+def running_s(status: JobStatus) -> float:
+    """Return the seconds since the start of a job in which it was not paused and did not wait for a store."""
+    if not status.started_at:
+        return 0.0
+    end = status.ended_at or time.time()
+    if status.paused_at:
+        end = min(end, status.paused_at)
+    if status.waiting is not None and status.waiting.since > status.started_at:
+        end = min(end, status.waiting.since)
+    return max(0.0, end - status.started_at - status.halted_s)

@@ -119,6 +119,19 @@ def test_a_push_that_reads_for_checksums_has_the_speed_of_its_reading() -> None:
     assert status.bytes_moved == 0
 
 
+def test_the_time_of_pauses_and_waits_counts_neither_for_the_speed_nor_for_the_time_left() -> None:
+    """A job that ran for 10 of the last 1,000 seconds."""
+    now = time.time()
+    times = {"submitted_at": now - 1000, "started_at": now - 1000, "moved_at": now}
+    ran = running(**times, halted_s=990.0)
+    paused = running(**times, halted_s=900.0, paused=True, paused_at=now - 90)
+    waits = running(**times, halted_s=900.0, waiting=Waiting("s3://x", "no answer", now - 90))
+
+    assert measures.seconds_left(ran) == pytest.approx(30, rel=0.1)
+    for status in (ran, paused, waits):
+        assert measures.rate(status) == pytest.approx(measures.rate(running()), rel=0.1)
+
+
 @pytest.mark.parametrize(
     "changed",
     [

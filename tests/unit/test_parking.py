@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -312,3 +313,40 @@ def test_the_processes_of_live_workers_of_a_queue_are_added_up(ledger: Ledger) -
 
     assert roster.processes(COPY_QUEUE) == 2 + 3 + 1 + 1000
     assert roster.processes("snapferry.copy.x") == 3 + 5
+
+
+def test_the_time_of_a_wait_does_not_count_against_the_speed_of_the_job(
+    ledger: Ledger, sides: tuple[StoreSide, StoreSide]
+) -> None:
+    jobs, job, now = ParkedJobs(ledger.client), "snapferry:job:job", time.time()
+
+    def waited(*fields: str) -> float:
+        jobs.stop_waiting("job", *fields)
+        return ledger.status("job").halted_s
+
+    def wait(field: str, seconds: float) -> None:
+        record = {"store": "s3://b", "reason": "no answer", "since": time.time() - seconds}
+        ledger.client.hset(job, field, json.dumps(record))
+
+    ledger.client.hset(job, "started_at", now - 100)
+    assert waited("waits") == 0
+    wait("waits", 30)
+    assert waited("waits", "flaps") == pytest.approx(30, abs=5)
+    # Two waits at a time count once, until the second one ends.
+    wait("waits", 20)
+    wait("step_waits", 10)
+    assert waited("waits") == pytest.approx(30, abs=5)
+    assert waited("step_waits") == pytest.approx(40, abs=5)
+    # A pause counts by itself, and no wait is longer than the job.
+    ledger.client.hset(job, "paused", "1")
+    wait("waits", 20)
+    assert waited("waits") == pytest.approx(40, abs=5)
+    ledger.client.hdel(job, "paused")
+    wait("waits", 1000)
+    assert waited("waits") == pytest.approx(140, abs=5)
+
+
+def test_a_wait_of_a_job_whose_record_is_gone_leaves_nothing(ledger: Ledger) -> None:
+    ParkedJobs(ledger.client).stop_waiting("gone", "waits")
+
+    assert not ledger.client.exists("snapferry:job:gone")

@@ -32,6 +32,7 @@ FIELDS: Final = (
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "bytes_hashed", "submitted_at", "started_at", "moved_at",
+    "paused_at", "halted_s",
     "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", "bounded",
     "continues", "continued_by", "cause", "schedule", "chain_schedule", "source_objects", "confirmed:server",
     "snapshots_planned", "imported",
@@ -149,6 +150,9 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         started_at=moment("started_at"),
         moved_at=moment("moved_at"),
         ended_at=moment("ended_at"),
+        # What an orchestrator of an earlier version resumes keeps the field.
+        paused_at=moment("paused_at") if record["paused"] else 0.0,
+        halted_s=moment("halted_s"),
         waiting=None
         if State(record["state"]).final
         else waiting_of(record["step_waits"]) or waiting_of(record["waits"]),

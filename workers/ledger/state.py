@@ -152,8 +152,9 @@ class JobStatus:
     or the last job of its chain. *source_objects* is the store of the objects of *source*, "" if they are in it.
     *snapshots_planned*: the snapshots that are planned so far, of a job whose first batches were queued before its last
     manifest was read; 0 of other jobs. *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
-    *imported*: the record comes from an export, which does not say which objects failed. *in_parts* are some of the
-    objects that are copied in parts now; only of a status that was asked for alone.
+    *halted_s* are the seconds since its start in which it was paused, or waited for a store, and *paused_at* is when
+    the present pause began. *imported*: the record comes from an export, which does not say which objects failed.
+    *in_parts* are some of the objects that are copied in parts now; only of a status that was asked for alone.
     """
 
     job_id: str
@@ -190,6 +191,8 @@ class JobStatus:
     moved_at: float
     ended_at: float
     bytes_hashed: int = 0
+    paused_at: float = 0.0
+    halted_s: float = 0.0
     copied_by_server: int | None = None
     names_carried: int = 0
     names_kept: int = 0

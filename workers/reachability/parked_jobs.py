@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import redis
 
 from snapferry.workers.ledger.keys import PARKED, UNPARKED, job_key
+from snapferry.workers.ledger.schedules import number_of
 from snapferry.workers.ledger.state import Waiting, waiting_of
 from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef
 from snapferry.workers.queues import parking_queue
@@ -18,6 +19,9 @@ from snapferry.workers.settings.environment import PATIENCE_S
 
 from . import clock
 from .sides import StoreSide
+
+WAITS: Final = ("waits", "step_waits")
+"""The fields of a job's record that name the store for which its workers, or its orchestrator, wait."""
 
 
 @dataclass(frozen=True)
@@ -150,5 +154,20 @@ class ParkedJobs:
         )
 
     def stop_waiting(self, job_id: str, *fields: str) -> None:
-        """Record that a job no longer waits, by deleting these *fields* of its record."""
-        self._redis.hdel(job_key(job_id), *fields)
+        """
+        Record that a job no longer waits, by deleting these *fields* of its record.
+
+        The time that it waited does not count against its speed. A pause has its own time, and so has another wait.
+        """
+        key = job_key(job_id)
+        with self._redis.pipeline() as pipe:
+            pipe.hmget(key, [*WAITS, "paused", "started_at", "halted_s"])
+            pipe.hdel(key, *fields)
+            (*found, paused, started_at, halted_s), _ = pipe.execute()
+        waits = {name: wait for name, text in zip(WAITS, found, strict=True) if (wait := waiting_of(text))}
+        if paused or not started_at or not waits or not waits.keys() <= {*fields}:
+            return
+        since = max(number_of(started_at), min(wait.since for wait in waits.values()))
+        waited_s = clock.now(self._redis) - since
+        if waited_s > 0 and self._redis.exists(key):
+            self._redis.hset(key, "halted_s", f"{number_of(halted_s or '') + waited_s:.6f}")

@@ -18,6 +18,7 @@ from snapferry.orchestrator.reporting.measures import (
     object_counts,
     objects_moved,
     percent,
+    running_s,
     share,
 )
 from snapferry.orchestrator.reporting.nodes import Role, lacking
@@ -287,7 +288,7 @@ def _by_bytes(parts: Mapping[str, float], status: JobStatus) -> dict[str, float]
 def _mean(status: JobStatus) -> Throughput | None:
     """Return the mean throughput of a job that has ended, None if it moved nothing."""
     ended = status.ended_at or time.time()
-    seconds = ended - status.started_at if status.started_at else 0.0
+    seconds = running_s(status)
     if seconds <= 0 or not (bytes_worked(status) or objects_moved(status)):
         return None
     return Throughput(

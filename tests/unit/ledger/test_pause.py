@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+import redis
 
 from snapferry.workers.ledger import (
     Begun,
@@ -10,7 +13,7 @@ from snapferry.workers.ledger import (
     Ledger,
     State,
 )
-from tests.unit.ledger.support import FINAL, HEAL_NONE, THREE, TWO, deliver, settled
+from tests.unit.ledger.support import FINAL, HEAL_NONE, JOB, THREE, TWO, deliver, settled
 
 
 def test_a_batch_of_a_paused_job_is_not_begun_and_is_held(ledger: Ledger) -> None:
@@ -65,6 +68,35 @@ def test_a_job_that_goes_on_begins_its_batches_and_holds_them_no_longer(ledger: 
     assert ledger.standing("job").held == ("plan:1",)
     ledger.note_requeued("job", ["plan:1"])
     assert ledger.standing("job").held == ()
+
+
+def test_the_time_of_pauses_adds_up_from_the_start_of_the_job(ledger: Ledger, client: redis.Redis) -> None:
+    now = time.time()
+    ledger.pause("job", paused=True)
+    assert ledger.status("job").paused_at == pytest.approx(now, abs=5)
+    # A second request does not begin another pause.
+    client.hset(JOB, mapping={"paused_at": now - 100, "started_at": now - 40})
+    ledger.pause("job", paused=True)
+    ledger.pause("job", paused=False)
+    status = ledger.status("job")
+    assert (status.paused, status.paused_at) == (False, 0.0)
+    assert status.halted_s == pytest.approx(40, abs=5)
+
+    ledger.pause("job", paused=True)
+    client.hset(JOB, "paused_at", now - 20)
+    ledger.pause("job", paused=False)
+    ledger.pause("job", paused=False)
+    assert ledger.status("job").halted_s == pytest.approx(60, abs=5)
+
+
+def test_a_pause_before_the_start_of_a_job_does_not_count(ledger: Ledger, client: redis.Redis) -> None:
+    client.hdel(JOB, "started_at")
+    ledger.pause("job", paused=True)
+    client.hset(JOB, "paused_at", time.time() - 100)
+
+    ledger.pause("job", paused=False)
+
+    assert ledger.status("job").halted_s == pytest.approx(0, abs=5)
 
 
 def test_a_paused_job_can_be_cancelled(ledger: Ledger) -> None:
