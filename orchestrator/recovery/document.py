@@ -30,7 +30,7 @@ CounterName = Literal[
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total", "batches_total",
     "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied", "present", "failed", "healed",
     "deleted", "bytes_copied", "names_carried", "names_kept", "names_removed",
-    "snapshots_planned",
+    "snapshots_planned", "bytes_hashed", "manifests_healed",
 ]  # fmt: skip
 COUNTERS: Final[tuple[CounterName, ...]] = get_args(CounterName)
 """The counters of a job's record that an export has."""

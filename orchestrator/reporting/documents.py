@@ -96,6 +96,7 @@ def status_document(
             "handed_out": status.batches_handed,
             "done": status.batches_done,
         },
+        "manifests_healed": status.manifests_healed,
         "deleted": status.deleted,
         "names": {
             "carried": status.names_carried,

@@ -81,6 +81,7 @@ def receipt(ledger: Ledger, job_id: str) -> dict[str, Any]:
             "healed": status.healed,
         },
         "bytes": {"total": status.bytes_total, "copied": status.bytes_copied},
+        "manifests_healed": status.manifests_healed,
         "verified": VERIFIED
         | _VERIFIED_BY.get(spec.action, {})
         | (_VERIFIED_FAST if spec.verify.fast else {})

@@ -123,7 +123,7 @@ def _write_all(
     pool.flush()
     for snapshot_id, quarantined in written.items():
         with _noting(done, snapshot_id), pool.read(snapshot_id):
-            done[snapshot_id] = Published(quarantined=quarantined)
+            done[snapshot_id] = Published(quarantined=quarantined, written=True)
 
 
 @contextmanager

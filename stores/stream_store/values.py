@@ -61,13 +61,14 @@ class Published(NamedTuple):
 
     *missing* are the addresses of its objects that are absent, a bounded number of them; the manifest was not written
     then. *error* concerns this manifest alone. After an error of the write or of what follows it, the manifest may be
-    there. *quarantined* is the key under which the store keeps a corrupt manifest that this one replaced, "" if there
-    was none.
+    there. *written*: the store had no such manifest, or a corrupt one. *quarantined* is the key under which it keeps
+    the corrupt one, "" if there was none.
     """
 
     missing: tuple[Address, ...] = ()
     error: StoreError | None = None
     quarantined: str = ""
+    written: bool = False
 
 
 class Replaced(NamedTuple):

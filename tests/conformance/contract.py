@@ -665,14 +665,18 @@ class StoreContract(FilesContract, NamesContract, ReplacingContract):
         first = store.publish_all(source, snapshots.values())
         assert list(first) == list(snapshots.values())
         assert first == {
-            snapshots["one"]: Published(),
+            snapshots["one"]: Published(written=True),
             snapshots["two"]: Published(missing=(digest(b"b"),)),
-            snapshots["none"]: Published(),
+            snapshots["none"]: Published(written=True),
         }
         assert store.list_manifest_ids() == sorted([snapshots["one"], snapshots["none"]])
 
         store.put_object(digest(b"b"), b"b")
-        assert set(store.publish_all(source, snapshots.values()).values()) == {Published()}
+        assert store.publish_all(source, snapshots.values()) == {
+            snapshots["one"]: Published(),
+            snapshots["two"]: Published(written=True),
+            snapshots["none"]: Published(),
+        }
         assert store.list_manifest_ids() == sorted(snapshots.values())
         for snapshot in snapshots.values():
             assert store.get_manifest(snapshot) == source.get_manifest(snapshot)

@@ -180,5 +180,5 @@ def test_publishing_asks_for_everything_and_names_what_is_missing_however_many_t
         published = destination.publish_all(source, ids)
 
     named = [address for address in objects if address in lost]
-    assert published == {ids[0]: Published(tuple(named[:7])), ids[1]: Published()}
+    assert published == {ids[0]: Published(tuple(named[:7])), ids[1]: Published(written=True)}
     assert destination.list_manifest_ids() == [ids[1]]

@@ -242,7 +242,7 @@ def test_several_manifests_share_one_question_and_two_flushes() -> None:
     destination = with_objects_of(source, remembers)
     remembers.calls.clear()
 
-    assert destination.publish_all(source, ids) == dict.fromkeys(ids, Published())
+    assert destination.publish_all(source, ids) == dict.fromkeys(ids, Published(written=True))
 
     writes = [("write", manifest_key(each)) for each in ids]
     assert remembers.calls == [("flush", ""), *writes, ("flush", "")]
@@ -259,9 +259,9 @@ def test_a_shared_object_that_is_missing_stops_all_that_name_it_and_an_own_one_o
 
     destination.objects.delete(object_key(own))
     assert destination.publish_all(source, ids) == {
-        ids[0]: Published(),
+        ids[0]: Published(written=True),
         ids[1]: Published((own,)),
-        ids[2]: Published(),
+        ids[2]: Published(written=True),
     }
     destination.objects.delete(object_key(shared))
     found = destination.publish_all(source, ids)
@@ -294,7 +294,7 @@ def test_a_manifest_that_cannot_be_filed_does_not_stop_the_others(
     assert broken.struck
     assert list(found) == ids
     assert type(found[ids[1]].error) is error
-    assert [found[each] for each in ids if each != ids[1]] == [Published()] * 3
+    assert [found[each] for each in ids if each != ids[1]] == [Published(written=True)] * 3
     for each in ids:
         if each != ids[1]:
             assert destination.get_manifest(each) == source.get_manifest(each)

@@ -55,7 +55,7 @@ def copy(source: SnapshotStore, destination: SnapshotStore, snapshot: str) -> tu
         destination.copy_object(source, address, size_hint=objects[address])
     already = snapshot in destination.list_manifests()
     at_destination += Requests({"ListObjectsV2": 1})
-    assert destination.publish_all(source, [snapshot]) == {snapshot: Published()}
+    assert destination.publish_all(source, [snapshot]) == {snapshot: Published(written=not already)}
     at_source += Requests({"GetObject": 1 if already else 2})
     at_destination += destination.accounting.to_survey(len(objects), len(objects))
     at_destination += destination.accounting.to_publish(length, already=already)

@@ -45,14 +45,15 @@ class SnapshotResult:
     The result of publishing a snapshot.
 
     *failed*: the number of its objects that could not be copied. *missing*: the addresses that are absent at the
-    destination although no copy failed, as in `snapferry.stores.stream_store.Published`. *reason*: why its manifest
-    could not be written, in words. *transient*: the error, if publishing the snapshot again may succeed; then the
-    state is not final.
+    destination although no copy failed. *written*: its manifest was not there, or corrupt, and was written. Both as in
+    `snapferry.stores.stream_store.Published`. *reason*: why its manifest could not be written, in words. *transient*:
+    the error, if publishing the snapshot again may succeed; then the state is not final.
     """
 
     state: SnapshotState = SnapshotState.PUBLISHED
     failed: int = 0
     missing: tuple[Address, ...] = ()
+    written: bool = False
     reason: str = ""
     transient: StoreError | None = None
 
@@ -78,7 +79,7 @@ def publish_snapshots(
         if published.error is not None:
             results[snapshot_id] = failed_by(published.error)
         else:
-            results[snapshot_id] = SnapshotResult(missing=published.missing)
+            results[snapshot_id] = SnapshotResult(missing=published.missing, written=published.written)
     return results
 
 

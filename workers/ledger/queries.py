@@ -32,7 +32,7 @@ FIELDS: Final = (
     "snapshots_total", "published", "trusted", "unpublished", "objects_total", "bytes_total",
     "batches_total", "batches_handed", "batches_done", "objects_settled", "bytes_settled", "copied",
     "present", "failed", "healed", "deleted", "bytes_copied", "bytes_hashed", "submitted_at", "started_at", "moved_at",
-    "paused_at", "halted_s",
+    "paused_at", "halted_s", "manifests_healed",
     "ended_at", "names_carried", "names_kept", "names_removed", "waits", "step_waits", "action", "bounded",
     "continues", "continued_by", "cause", "schedule", "chain_schedule", "source_objects", "confirmed:server",
     "snapshots_planned", "imported",
@@ -140,6 +140,7 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         if record["confirmed:server"] is None
         else min(count("confirmed:server"), count("copied")),
         deleted=count("deleted"),
+        manifests_healed=count("manifests_healed"),
         names_carried=count("names_carried"),
         names_kept=count("names_kept"),
         names_removed=count("names_removed"),

@@ -39,6 +39,9 @@ def end_healed(
     results = publish_snapshots(
         drive.catalogue, drive.destination, snapshot_ids, failed, unable="could not be healed"
     )
+    if written := sum(result.written for result in results.values()):
+        before = drive.ledger.status(drive.job_id).manifests_healed
+        drive.ledger.set_fields(drive.job_id, manifests_healed=before + written)
     return {
         snapshot_id: replace(result, state=SnapshotState.VERIFIED)
         if result.state is SnapshotState.PUBLISHED
@@ -72,6 +75,8 @@ def _what_is_left(drive: PlannedDrive, status: JobStatus) -> str:
         parts.append(f"{counted(failed, 'object', of=drive.plan.objects)} could not be healed")
     if status.copied:
         parts.append(f"{counted(status.copied, 'object', verb='was')} healed")
+    if status.manifests_healed:
+        parts.append(f"{counted(status.manifests_healed, 'manifest', verb='was')} healed")
     if unread := list(drive.snapshots.reasons.values()):
         count = len(drive.snapshots.of(UNREADABLE))
         parts.append(f"{counted(count, 'manifest')} could not be read anywhere ({unread[0]})")

@@ -60,10 +60,12 @@ def _healed_text(status: JobStatus) -> str:
     if not status.snapshots_total:
         return f"nothing to do: the store has no snapshots,{seconds}"
     named = f"{counted(status.objects_total, 'object')} of {counted(status.snapshots_total, 'snapshot')}"
+    written = status.manifests_healed
+    manifests = f"; {counted(written, 'manifest')} healed," if written else ""
     if not status.copied:
-        return f"no object to heal: {named} intact{seconds}"
+        return f"no object to heal: {named} intact{manifests}{seconds}"
     healed = f"{status.copied:,} healed ({size(status.bytes_copied)}), {status.present:,} intact"
-    return f"{named}: {healed}{seconds}"
+    return f"{named}: {healed}{manifests}{seconds}"
 
 
 def _pushed_text(status: JobStatus) -> str:

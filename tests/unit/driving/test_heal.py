@@ -9,9 +9,11 @@ import pytest
 
 from snapferry.orchestrator.driving.outcome import Result
 from snapferry.orchestrator.planning import prepare
+from snapferry.orchestrator.reporting.documents import status_document
 from snapferry.orchestrator.reporting.failures import dead_letters
 from snapferry.orchestrator.reporting.receipt import receipt
 from snapferry.orchestrator.reporting.text.dry_run import dry_run_lines
+from snapferry.orchestrator.reporting.text.outcome import done_text
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.address import EMPTY_ADDRESS, Address, SnapshotId, manifest_key, object_key
 from snapferry.stores.errors import StoreFault
@@ -168,6 +170,11 @@ def test_a_wrong_or_missing_manifest_is_written_from_a_source_after_its_objects(
     assert sound(healing.destination) == before
     assert sorted(quarantine(healing.destination)) == sorted([WRONG] * 2 + ([spoilt] if spoilt else []))
     assert_published_means_complete(healing.store)
+    assert healing.status.manifests_healed == 1
+    assert receipt(healing.ledger, "job")["manifests_healed"] == 1
+    assert status_document(healing.status)["manifests_healed"] == 1
+    assert "2 healed" in done_text(healing.status)
+    assert "; 1 manifest healed, in " in done_text(healing.status)
 
 
 @pytest.mark.parametrize("strange", [lambda path: path.symlink_to("/etc/passwd"), lambda path: path.mkdir()])
