@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from snapferry.stores.address import SnapshotId, manifest_key, object_key
 from snapferry.stores.backends.tree.writing.target import TreeTarget
-from snapferry.stores.errors import ManifestSyntaxError, NotAnObject, StoreFault
+from snapferry.stores.errors import IntegrityError, ManifestSyntaxError, NotAnObject, StoreFault
 from snapferry.stores.hashing import digest
+from snapferry.stores.inspection.sizes import snapshot_size
 from tests.golden.files import contents, copy_snapshot
 from tests.golden.oracle import Oracle, Refused
 from tests.opening import open_store
@@ -115,9 +118,39 @@ def test_snapdir_follows_links_and_keeps_hard_links_in_the_directory_of_a_pull(
     assert (tmp_path / "linked theirs").stat().st_mode & 0o777 == 0o644
 
 
-def planted(store: Path, path: str) -> str:
+def test_an_empty_directory_in_the_place_of_a_file(tree: Path, oracle: Oracle, tmp_path: Path) -> None:
+    (tree / "file").write_bytes(b"x")
+    snapshot = oracle.push(tree, f"file://{tmp_path}/store")
+    for name in ("theirs", "ours"):
+        (tmp_path / name / "file").mkdir(parents=True)
+
+    with pytest.raises(Refused):
+        oracle.pull(snapshot, f"file://{tmp_path}/store", tmp_path / "theirs")
+    pull(tmp_path / "store", snapshot, tmp_path / "ours")
+
+    assert (tmp_path / "theirs" / "file").is_dir()
+    assert contents(tmp_path / "ours") == contents(tree)
+
+
+@pytest.mark.parametrize("hashed", [hashlib.md5, hashlib.sha1, hashlib.sha512, hashlib.sha256])
+def test_snapdir_counts_checksums_of_any_length(hashed: Any, oracle: Oracle, tmp_path: Path) -> None:
+    """As with its option --checksum-bin. A checksum as long as one of BLAKE3 cannot be told from it."""
+    checksum = hashed(b"x").hexdigest()
+    snapshot = planted(tmp_path / "store", "./file", checksum)
+
+    for found in (oracle.size(f"file://{tmp_path}/store"), oracle.size(f"file://{tmp_path}/store", snapshot)):
+        assert (found["files"], found["objects"], found["logical_bytes"]) == (1, 1, 1)
+    store = open_store(f"file://{tmp_path}/store")
+    if len(checksum) == len(digest(b"x")):
+        assert snapshot_size(store, SnapshotId(snapshot)).files == 1
+        return
+    with pytest.raises(IntegrityError, match=f"has a checksum of {4 * len(checksum)} bits"):
+        snapshot_size(store, SnapshotId(snapshot))
+
+
+def planted(store: Path, path: str, checksum: str = "") -> str:
     """File a manifest with nothing but the file *path* in *store*, and return its id."""
-    text = f"F 644 {digest(b'x')} 1 {path}\n".encode()
+    text = f"F 644 {checksum or digest(b'x')} 1 {path}\n".encode()
     open_store(f"file://{store}").put_object(digest(b"x"), b"x")
     target = store / manifest_key(SnapshotId(digest(text)))
     target.parent.mkdir(parents=True)
