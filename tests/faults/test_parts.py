@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,14 +21,16 @@ from snapferry.stores.pools.in_parts.record import seal, unseal
 from snapferry.stores.requests import Requests
 from snapferry.stores.runtime.liveness import identity
 from snapferry.workers.copying.delivery import Skipped
-from snapferry.workers.copying.parts import asking, owner, sizes
+from snapferry.workers.copying.parts import asking, joining, owner, sizes
 from snapferry.workers.copying.parts.asking import Asking
 from snapferry.workers.copying.parts.joining import NOTHING
 from snapferry.workers.copying.requeue import MAX_RETRIES
+from snapferry.workers.copying.transfer.interfaces import JobStopped
 from snapferry.workers.ledger import State
+from snapferry.workers.ledger.keys import BUDGET_FIELD
 from snapferry.workers.ledger.steps import parts as claims_of_parts
 from snapferry.workers.lifecycle import shutdown
-from snapferry.workers.messages import Action, BatchMessage, StoreRef
+from snapferry.workers.messages import Action, BatchMessage, Budget, Price, StoreRef
 from tests.counting import counting_proxy
 from tests.integration.processes import until
 from tests.opening import open_store
@@ -72,6 +74,58 @@ def test_two_workers_copy_the_parts_of_an_object(world: World, monkeypatch: pyte
     until(lambda: world.joined, "the other worker has left")
     (words,) = world.joined
     assert words.split()[0] != "0"
+
+
+def in_budget(world: World, max_cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the job a budget, in which each request but those for the bucket itself costs 1."""
+    names = (
+        "GetObject",
+        "HeadObject",
+        "PutObject",
+        "DeleteObject",
+        "ListObjectsV2",
+        "ListParts",
+        "UploadPart",
+    )
+    names += ("CreateMultipartUpload", "CompleteMultipartUpload", "AbortMultipartUpload")
+    prices = (Price(store="s3://", requests=dict.fromkeys(names, 1000.0)),)
+    found = Budget(max_cost=max_cost, currency="EUR", prices=prices).model_dump_json()
+    world.ledger.client.hset("snapferry:job:job", BUDGET_FIELD, found)
+    monkeypatch.setattr(joining, "WATCH_S", 0.05)
+
+
+def test_the_requests_of_every_worker_count_for_the_budget(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_budget(world, 1000, monkeypatch)
+    join_at_once(world, monkeypatch, workers=2)
+    with counting_proxy(world.server) as (proxy, received):
+        refs = {"source": StoreRef(url=proxy.url(world.bucket, "a"))}
+        if world.to.startswith("s3://"):
+            refs["destination"] = StoreRef(url=proxy.url(world.bucket, "b"))
+        world.batch = world.batch.model_copy(update=refs)
+
+        assert world.run().startswith("1 copied")
+        until(lambda: len(world.joined) == 2, "the other workers have left")
+
+        sent = received.total() - received["HeadBucket"]
+    assert int(world.ledger.field("job", "spent_cost")) == sent * 1_000_000
+    assert not world.ledger.client.exists("snapferry:job:job:spent")
+
+
+def test_a_worker_that_joined_stops_when_the_budget_is_exceeded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_budget(world, 1000, monkeypatch)
+    stores = open_store(world.batch.source.url), open_store(world.to)
+    watch = joining._Watch(world.ledger, "job", 600)
+    watch.spending = joining.JoinedSpending(world.ledger, world.message, *stores)
+
+    for over, stops in (("", False), ("spent_objects", False), ("spent_cost", True)):
+        world.ledger.client.hset("snapferry:job:job", "over", over)
+        watch.beat()
+        with pytest.raises(JobStopped) if stops else nullcontext():
+            watch.check()
 
 
 def test_a_run_without_others_copies_all_parts(world: World) -> None:

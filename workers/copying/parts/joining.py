@@ -37,6 +37,7 @@ from snapferry.workers.telemetry.metrics import counters
 
 from . import sizes
 from .claims import Claims
+from .spending import JoinedSpending
 from .threads import PartThreads
 
 log = logging.getLogger(__name__)
@@ -100,8 +101,10 @@ def _join_at_stores(
     if not isinstance(source, SnapshotStore) or not isinstance(destination, SnapshotStore):
         return NOTHING
     worker = str(getattr(task.request, "hostname", None) or "")
+    watch.spending = spending = JoinedSpending(ledger, message, source, destination)
     with (
         counters.requests_of(source, destination),
+        spending.counted(),
         Heartbeat(watch.beat, WATCH_S),
         interruptible(watch.check),
         Throttle(
@@ -179,11 +182,13 @@ class _Watch:
     """
     Whether this worker continues: by its own state, that of the job, and that of the copy once *of* is known.
 
-    *waits* is True until the worker may copy parts. After *stay_s* seconds it stops waiting and begins no further part.
+    *spending* is what the worker spends: it stops if the budget of the job is exceeded. *waits* is True until the
+    worker may copy parts. After *stay_s* seconds it stops waiting and begins no further part.
     """
 
     def __init__(self, ledger: Ledger, job_id: str, stay_s: float) -> None:
         self.of: PartsOf | None = None
+        self.spending: JoinedSpending | None = None
         self.waits = True
         self._until = time.monotonic() + stay_s
         self._ledger = ledger
@@ -199,6 +204,8 @@ class _Watch:
         if directive is not self._directive:
             self._directive, self._held_at = directive, time.monotonic()
         self._over = self.of is not None and not self._ledger.parts_open(self.of)
+        if self.spending is not None and self.spending.exceeds():
+            self._over = True
 
     def beat(self) -> None:
         """As `read`; never raises `RedisError`."""

@@ -72,14 +72,7 @@ def within_budget(
         yield
         return
 
-    def cost(size_bytes: int) -> float:
-        source_url, destination_url = (
-            side.objects_url or side.url for side in (batch.source, batch.destination)
-        )
-        read = cost_of(budget.prices, source_url, source.accounting.sent(), size_bytes)
-        return read + cost_of(budget.prices, destination_url, destination.accounting.sent(), 0)
-
-    meter = BudgetMeter(ledger, batch, budget, cost)
+    meter = BudgetMeter(ledger, batch, budget, costs(batch, budget, source, destination))
     if meter.spent_before_start:
         ledger.forget_spending(batch)
         raise JobStopped
@@ -247,6 +240,21 @@ def over_budget_reason(budget: Budget, spent: Spent) -> str:
             " objects are larger than the manifests state"
         )
     return f"over budget: {why}"
+
+
+def costs(
+    batch: BatchMessage, budget: Budget, source: StreamStore, destination: StreamStore
+) -> Callable[[int], float]:
+    """Return a function: bytes read -> what they cost, and all requests that the stores of *batch* have sent so far."""
+
+    def cost(size_bytes: int) -> float:
+        source_url, destination_url = (
+            side.objects_url or side.url for side in (batch.source, batch.destination)
+        )
+        read = cost_of(budget.prices, source_url, source.accounting.sent(), size_bytes)
+        return read + cost_of(budget.prices, destination_url, destination.accounting.sent(), 0)
+
+    return cost
 
 
 def cost_of(prices: tuple[Price, ...], url: str, requests: Counter[str], bytes_read: int) -> float:

@@ -33,18 +33,19 @@ class BudgetLedger(LedgerBase):
         objects: int,
         cost: int,
         over: str = "",
+        run: str = "",
     ) -> Spent:
         """
         Record what all runs of *batch* together have spent so far, and return what the job has spent.
 
         *copied_bytes* are the bytes of the *objects* that were copied, *in_flight* those of objects that are being
         copied. *cost* is in millionths. *over* names the total that the next piece or object would exceed: then the
-        *budget* of the job is exceeded.
+        *budget* of the job is exceeded. *run* is the run of a worker that joined *batch*, whose figures are apart.
         """
         cost_limit = None if budget.max_cost is None else round(budget.max_cost * 1_000_000)
         limits = (budget.max_bytes, budget.max_objects, cost_limit)
         arguments: list[str | float] = [
-            batch_name(batch),
+            _spender(batch, run),
             copied_bytes,
             in_flight,
             objects,
@@ -60,9 +61,9 @@ class BudgetLedger(LedgerBase):
             exceeded, size_bytes, total_objects, total_cost, copied_bytes, copied_objects, batch_cost
         )
 
-    def forget_spending(self, batch: BatchMessage) -> None:
-        """Remove the figures of *batch*, which is accounted for. The totals of its job keep them."""
-        self._redis.hdel(job_key(batch.job_id, "spent"), batch_name(batch))
+    def forget_spending(self, batch: BatchMessage, run: str = "") -> None:
+        """Remove the figures of *batch*, or of a *run* that joined it, at its end. The totals of its job keep them."""
+        self._redis.hdel(job_key(batch.job_id, "spent"), _spender(batch, run))
 
     def over_budget(self, job_id: str) -> Spent | None:
         """Return what a job has spent if that exceeds its budget, else None."""
@@ -70,3 +71,7 @@ class BudgetLedger(LedgerBase):
         over, *totals = self._redis.hmget(job_key(job_id), names)
         size_bytes, objects, cost = (int(total or 0) for total in totals)
         return Spent(str(over), size_bytes, objects, cost) if over else None
+
+
+def _spender(batch: BatchMessage, run: str) -> str:
+    return f"{batch_name(batch)}+{run}" if run else batch_name(batch)
