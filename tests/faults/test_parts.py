@@ -24,6 +24,7 @@ from snapferry.workers.copying.delivery import Skipped
 from snapferry.workers.copying.parts import asking, joining, owner, sizes
 from snapferry.workers.copying.parts.asking import Asking
 from snapferry.workers.copying.parts.joining import NOTHING
+from snapferry.workers.copying.parts.spending import JoinedSpending
 from snapferry.workers.copying.requeue import MAX_RETRIES
 from snapferry.workers.copying.transfer.interfaces import JobStopped
 from snapferry.workers.ledger import State
@@ -79,15 +80,9 @@ def test_two_workers_copy_the_parts_of_an_object(world: World, monkeypatch: pyte
 def in_budget(world: World, max_cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the job a budget, in which each request but those for the bucket itself costs 1."""
     names = (
-        "GetObject",
-        "HeadObject",
-        "PutObject",
-        "DeleteObject",
-        "ListObjectsV2",
-        "ListParts",
-        "UploadPart",
-    )
-    names += ("CreateMultipartUpload", "CompleteMultipartUpload", "AbortMultipartUpload")
+        "GetObject", "HeadObject", "PutObject", "DeleteObject", "ListObjectsV2", "ListParts", "UploadPart",
+        "CreateMultipartUpload", "CompleteMultipartUpload", "AbortMultipartUpload",
+    )  # fmt: skip
     prices = (Price(store="s3://", requests=dict.fromkeys(names, 1000.0)),)
     found = Budget(max_cost=max_cost, currency="EUR", prices=prices).model_dump_json()
     world.ledger.client.hset("snapferry:job:job", BUDGET_FIELD, found)
@@ -119,7 +114,7 @@ def test_a_worker_that_joined_stops_when_the_budget_is_exceeded(
     in_budget(world, 1000, monkeypatch)
     stores = open_store(world.batch.source.url), open_store(world.to)
     watch = joining._Watch(world.ledger, "job", 600)
-    watch.spending = joining.JoinedSpending(world.ledger, world.message, *stores)
+    watch.spending = JoinedSpending(world.ledger, world.message, *stores)
 
     for over, stops in (("", False), ("spent_objects", False), ("spent_cost", True)):
         world.ledger.client.hset("snapferry:job:job", "over", over)

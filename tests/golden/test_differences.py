@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from snapferry.stores.address import SnapshotId, manifest_key, object_key
+from snapferry.stores.address import SnapshotId, manifest_key, object_key, parse_snapshot_id
 from snapferry.stores.backends.tree.writing.target import TreeTarget
 from snapferry.stores.errors import IntegrityError, ManifestSyntaxError, NotAnObject, StoreFault
 from snapferry.stores.hashing import digest
@@ -142,10 +142,10 @@ def test_snapdir_counts_checksums_of_any_length(hashed: Any, oracle: Oracle, tmp
         assert (found["files"], found["objects"], found["logical_bytes"]) == (1, 1, 1)
     store = open_store(f"file://{tmp_path}/store")
     if len(checksum) == len(digest(b"x")):
-        assert snapshot_size(store, SnapshotId(snapshot)).files == 1
+        assert snapshot_size(store, parse_snapshot_id(snapshot)).files == 1
         return
     with pytest.raises(IntegrityError, match=f"has a checksum of {4 * len(checksum)} bits"):
-        snapshot_size(store, SnapshotId(snapshot))
+        snapshot_size(store, parse_snapshot_id(snapshot))
 
 
 def planted(store: Path, path: str, checksum: str = "") -> str:
