@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from snapferry.stores.text.printable import subject
+
 from .exit_codes import note, usage
 
 
@@ -23,15 +25,15 @@ def check_receipt_path(path: str | None, *, dry_run: bool = False, detach: bool 
         usage("--receipt cannot be combined with --detach; use: snapferry receipt JOB")
     target = Path(path)
     if target.exists() and not target.is_file():
-        usage(f"--receipt {path}: not a regular file")
+        usage(f"--receipt {subject(path)}: not a regular file")
     if not target.parent.is_dir():
-        usage(f"--receipt {path}: directory {target.parent} does not exist")
+        usage(f"--receipt {subject(path)}: directory {target.parent} does not exist")
     try:
         # Permissions alone do not tell: the file system may be read-only or full.
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:100]}.") as probe:
             probe.write(b"{}")
     except OSError as error:
-        usage(f"--receipt {path}: cannot write in {target.parent}: {error.strerror or error}")
+        usage(f"--receipt {subject(path)}: cannot write in {target.parent}: {error.strerror or error}")
 
 
 def write_receipt(path: str, document: Mapping[str, Any]) -> bool:

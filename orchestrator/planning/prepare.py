@@ -121,7 +121,7 @@ def _chosen(spec: JobSpec, source: StreamStore, *, around: bool) -> Snapshots:
         raise SourceEmpty(
             source.manifests_label,
             "",
-            "lists no manifest at all, so nothing was done. Check the URL, and that its disk is mounted."
+            "lists no manifest at all, so nothing was done."
             " If the source may be empty, give --allow-empty-source (a mirror: allow-empty-source = true)",
         )
     return found

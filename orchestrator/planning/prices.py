@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from snapferry.stores import requests
+from snapferry.stores.text.printable import subject
 from snapferry.stores.text.similar import suggestion
 from snapferry.workers.messages import Price
 from snapferry.workers.settings.toml_file import InvalidToml, read_toml
@@ -47,7 +48,7 @@ def read_prices(path: str) -> PriceTable:
     try:
         found = read_toml(path)
     except InvalidToml as error:
-        raise InvalidPrices(f"price table {path}: {error}") from None
+        raise InvalidPrices(f"price table {subject(path)}: {error}") from None
     return _Table(path).read(found)
 
 
@@ -105,4 +106,4 @@ class _Table:
                 )
 
     def _wrong(self, what: str) -> NoReturn:
-        raise InvalidPrices(f"price table {self._path}: {what}")
+        raise InvalidPrices(f"price table {subject(self._path)}: {what}")

@@ -29,7 +29,7 @@ _REMEDIES: Final = {
     "ClockWrong": "Set the clock of the machine that was refused, by NTP",
     "NotAllowed": "Allow the store under [access] in snapferry.toml of the workers and orchestrators, and restart them",
     "StoreNotFound": "Create the directory or bucket, or mount its disk",
-    "SourceEmpty": "Check the source",
+    "SourceEmpty": "Check the URL, and that its disk is mounted",
     "StoreFull": "Free space in the destination, or raise its quota",
     "StoreUnavailable": "Find out why the store did not answer, or wait until it does",
     "FileChanged": "Wait until no program writes to the files",

@@ -6,7 +6,7 @@ import time
 from typing import Any, Final
 
 from snapferry.orchestrator.reporting.documents import status_document
-from snapferry.orchestrator.reporting.text.format import duration, moment
+from snapferry.orchestrator.reporting.text.format import duration, moment, span
 from snapferry.orchestrator.reporting.text.status import state_text
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
@@ -117,7 +117,7 @@ def timer_text(status: ScheduleStatus) -> str:
     left = freshness.late_at - freshness.now
     if is_late(status.success_at, freshness) or left <= 0:
         return "by cron or systemd, late"
-    return f"by cron or systemd, late in {duration(left)}"
+    return f"by cron or systemd, late in {span(left)}"
 
 
 def next_text(at: float | None) -> str:
@@ -127,4 +127,4 @@ def next_text(at: float | None) -> str:
     left = at - time.time()
     if left < -OVERDUE_S:
         return f"overdue for {duration(-left)}"
-    return "now" if left <= 0 else f"in {duration(left)}"
+    return "now" if left <= 0 else f"in {span(left)}"

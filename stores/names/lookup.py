@@ -16,6 +16,7 @@ from snapferry.stores.errors import (
     NameMissing,
     StoreError,
 )
+from snapferry.stores.text.printable import subject
 
 from .name import LATEST, MARK, Name, NameRecord, parse_name
 from .names import Names
@@ -67,7 +68,7 @@ def full_id(text: str) -> SnapshotId | None:
     shown = text if len(text) <= 80 else text[:77] + "..."
     raise InvalidAddress(
         "",
-        shown,
+        subject(shown),
         f"is not a snapshot id: use {ADDRESS_LENGTH} lowercase hex digits, the first {FEWEST_DIGITS} or more of them, a"
         f" name with {MARK} at its end, or {LATEST}{_meant(text)}",
     )

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, NewType
 
 from snapferry.stores.address import ADDRESS_LENGTH, Key, SnapshotId
 from snapferry.stores.errors import InvalidName
+from snapferry.stores.text.printable import subject
 
 Name = NewType("Name", str)
 """A name of a snapshot."""
@@ -54,7 +55,7 @@ def parse_name(text: str) -> Name:
     if not _has_form(text):
         raise InvalidName(
             "",
-            shown,
+            subject(shown),
             f"is not a name: use 1 to {LONGEST} lowercase letters, digits, '.', '_' and '-' that begin and end with a"
             " letter or digit",
         )

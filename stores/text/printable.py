@@ -10,6 +10,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def subject(text: str) -> str:
+    """Return *text* as the beginning of a message about it: `printable`, and quotes for no text at all."""
+    return printable(text) or "''"
+
+
 def shortened(text: str, most: int) -> str:
     """Return *text*, `printable` and at most *most* characters long; ``…`` marks a cut. May be called again."""
     shown = printable(text[: most + 1])

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.text.printable import subject
 
 from .registry import find_kind, schemes
 from .store_url import StoreURL, redact, unprintable
@@ -46,7 +47,9 @@ def parse_url(text: str) -> StoreURL:
             instead = f"s3://BUCKET/PREFIX?endpoint_url={scheme}://HOST"
             raise InvalidStoreURL("", redact(text), f"is not a store URL; for a bucket, write {instead}")
         known = ", ".join(f"{name}://" for name in schemes())
-        raise InvalidStoreURL("", redact(text), f"is not a store URL; use {known} or an absolute path")
+        raise InvalidStoreURL(
+            "", subject(redact(text)), f"is not a store URL; use {known} or an absolute path"
+        )
     return kind.parse(kind, rest)
 
 

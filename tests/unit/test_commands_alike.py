@@ -407,6 +407,60 @@ def test_more_ids_than_a_job_may_have_are_one_line(run: Run, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ls", ""],
+        ["sync", "", "other", "--all"],
+        ["sync", "one", "", "--all"],
+        ["pull", "", "free", "--id", ABSENT],
+        ["pull", "one", "free", "--id", ""],
+        ["show", "one", ""],
+        ["tag", "one", ABSENT, ""],
+        ["untag", "one", ""],
+        ["push", "free", "one", "--tag", ""],
+        ["push", "free", "one", "--receipt", ""],
+        ["sync", "one", "other", "--ids-from", ""],
+        ["sync", "one", "other", "--all", "--prices", ""],
+        ["limit", "--store", "", "--limit-rate", "5"],
+    ],
+)
+def test_a_message_about_no_text_at_all_has_it_in_quotes(arguments: list[str], run: Run) -> None:
+    Path("free").mkdir()
+
+    code, out, err = run(*arguments)
+
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "'': " in err, err
+
+
+@pytest.mark.parametrize("command", ["push", "pull"])
+def test_a_directory_whose_name_has_two_lines_is_named_in_one(command: str, run: Run) -> None:
+    Path("two\nlines").touch()
+
+    code, out, err = run(
+        command, *(["two\nlines", "one"] if command == "push" else ["one", "two\nlines", "--id", ABSENT])
+    )
+
+    assert (code, out, err) == (2, "", "snapferry: two\\nlines: is not a directory\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("pull one free --id", "snapferry pull"),
+        ("ls one --log-level", "snapferry ls"),
+        ("jobs recover x --broker", "snapferry jobs recover"),
+    ],
+)
+def test_an_option_without_its_value_names_the_help_page_of_its_command(line: str, command: str) -> None:
+    with pytest.raises(click.UsageError, match="requires an argument") as caught:
+        cli.main(line.split(), prog_name="snapferry", standalone_mode=False)
+
+    assert caught.value.ctx is not None
+    assert caught.value.ctx.command_path == command
+
+
+@pytest.mark.parametrize(
     ("patterns", "said"),
     [
         ([""], "--exclude must not be empty"),

@@ -119,7 +119,7 @@ def test_a_schedule_that_no_scheduler_works_on_is_overdue(
 @pytest.mark.parametrize(
     ("late_in", "shown"),
     [
-        (90_000.0, "by cron or systemd, late in 1 d"),
+        (90_000.0, "by cron or systemd, late in 1 d 1 h"),
         (-5.0, "by cron or systemd, late"),
         (None, "by cron or systemd"),
     ],

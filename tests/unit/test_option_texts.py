@@ -46,7 +46,7 @@ def test_a_job_without_options_has_none() -> None:
         ),
         (
             {"concurrency": 8, "patience": 90.0, "dry_run": True},
-            ["--jobs 8", "--patience 1 min", "--dry-run"],
+            ["--jobs 8", "--patience 1 min 30 s", "--dry-run"],
         ),
         (
             {"action": Action.VERIFY, "verify": VerifyOptions(fast=True, max_seconds=7200)},

@@ -22,6 +22,7 @@ from snapferry.stores.errors import (
 from snapferry.stores.names.lookup import find_snapshot, full_id
 from snapferry.stores.opening import open_store
 from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.text.printable import subject
 from snapferry.workers.messages import MOST_SNAPSHOTS, StoreRef
 
 # A longer line is not an id, and is not read to its end.
@@ -60,7 +61,7 @@ def chosen_ids(
     if ids_from is None:
         return list(found)
     for number, text in _lines(ids_from):
-        place = f"--ids-from {ids_from}, line {number}"
+        place = f"--ids-from {subject(ids_from)}, line {number}"
         snapshot_id = snapshot_of(opened, text, place)
         if snapshot_id in found:
             first = f"line {found[snapshot_id]}" if found[snapshot_id] else "--id"
@@ -72,7 +73,7 @@ def chosen_ids(
                 " commands, or --all."
             )
     if not found:
-        usage(f"--ids-from {ids_from}: no snapshot id in the file")
+        usage(f"--ids-from {subject(ids_from)}: no snapshot id in the file")
     return list(found)
 
 
@@ -113,7 +114,7 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
             with open(path, "rb") as file:
                 yield from _numbered(file)
     except OSError as error:
-        usage(f"--ids-from {path}: {error.strerror or error}")
+        usage(f"--ids-from {subject(path)}: {error.strerror or error}")
 
 
 def _numbered(file: BinaryIO) -> Iterator[tuple[int, str]]:

@@ -162,7 +162,12 @@ class Command(click.Command):
         if ctx.resilient_parsing and args:
             waits = [each for each in self.params if isinstance(each, click.Option) and not each.is_flag]
             args = args[:-1] if any(args[-1] in each.opts for each in waits) else args
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            # click leaves it out where an option has no value, and the help page that is named would be another one.
+            error.ctx = error.ctx or ctx
+            raise
 
     def get_short_help_str(self, limit: int = MOST_SUMMARY) -> str:
         """Return the first sentence of the help, which a list of commands wraps and does not cut."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from snapferry.orchestrator.reporting.text.format import duration, without_options
+from snapferry.orchestrator.reporting.text.format import duration, span, without_options
 from snapferry.orchestrator.reporting.text.status import state_text
 from snapferry.orchestrator.schedules.report import OVERDUE_S, is_late, next_text
 from snapferry.orchestrator.schedules.status import success_at
@@ -157,7 +157,7 @@ def scrub_line(run: RunLine, scrub: ScrubMessage, state: ScrubState | None) -> S
         store=without_options(scrub.store.url),
         shares=scrub.shares,
         verified=0 if state is None else min(state.verified, scrub.shares),
-        every=duration(scrub.interval),
+        every=span(scrub.interval),
         oldest="" if age is None else duration(age),
         late=age is not None and age > TOO_OLD_PERIODS * scrub.period,
         findings=None if state is None else state.findings,

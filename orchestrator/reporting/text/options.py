@@ -9,7 +9,7 @@ from snapferry.stores.text.format import counted, size
 from snapferry.workers.messages import JobSpec, Order
 from snapferry.workers.settings.environment import PATIENCE_S
 
-from .format import duration, without_options
+from .format import span, without_options
 
 # Further sources, and patterns, that are listed.
 _LISTED: Final = 5
@@ -39,7 +39,7 @@ def _options(spec: JobSpec) -> Iterator[str]:
     if spec.concurrency is not None:
         yield f"--jobs {spec.concurrency}"
     if spec.patience != PATIENCE_S:
-        yield f"--patience {duration(spec.patience)}"
+        yield f"--patience {span(spec.patience)}"
     if spec.dry_run:
         yield "--dry-run"
 
@@ -54,7 +54,7 @@ def _bounds(spec: JobSpec) -> Iterator[str]:
     if budget.max_cost is not None:
         yield f"--max-cost {budget.max_cost:g} {budget.currency}".rstrip()
     if verify.max_seconds is not None:
-        yield f"--max-time {duration(verify.max_seconds)}"
+        yield f"--max-time {span(verify.max_seconds)}"
 
 
 def _of_action(spec: JobSpec) -> Iterator[str]:

@@ -61,11 +61,11 @@ def _healed_text(status: JobStatus) -> str:
         return f"nothing to do: the store has no snapshots,{seconds}"
     named = f"{counted(status.objects_total, 'object')} of {counted(status.snapshots_total, 'snapshot')}"
     written = status.manifests_healed
-    manifests = f"; {counted(written, 'manifest')} healed," if written else ""
+    manifests = f"; {counted(written, 'manifest')} healed" if written else ""
     if not status.copied:
-        return f"no object to heal: {named} intact{manifests}{seconds}"
+        return f"no object to heal: {named} intact{manifests},{seconds}"
     healed = f"{status.copied:,} healed ({size(status.bytes_copied)}), {status.present:,} intact"
-    return f"{named}: {healed}{manifests}{seconds}"
+    return f"{named}: {healed}{manifests},{seconds}"
 
 
 def _pushed_text(status: JobStatus) -> str:
@@ -87,11 +87,11 @@ def _pulled_text(status: JobStatus) -> str:
         return f"snapshot {status.first_snapshot} is fetched: it has no files{removed},{seconds}"
     if not status.copied:
         found = _already(status.objects_total, "file", "right")
-        return f"nothing to fetch of snapshot {status.first_snapshot}: {found}{removed}{seconds}"
+        return f"nothing to fetch of snapshot {status.first_snapshot}: {found}{removed},{seconds}"
     return (
         f"snapshot {status.first_snapshot} is fetched: {counted(status.objects_total, 'file')},"
         f" {status.copied:,} written ({size(status.bytes_copied)} read), {status.present:,} already right"
-        f"{removed}{seconds}"
+        f"{removed},{seconds}"
     )
 
 
@@ -120,7 +120,7 @@ def deleted_text(status: JobStatus) -> str:
     if not status.deleted:
         return ""
     if status.action is Action.PULL:
-        return f"{counted(status.deleted, 'name')} removed that the snapshot does not have"
+        return f"{counted(status.deleted, 'file or directory', 'files and directories')} removed"
     return f"{counted(status.deleted, 'manifest')} deleted"
 
 

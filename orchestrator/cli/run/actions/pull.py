@@ -17,6 +17,7 @@ from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.jobs import store_pair, tree_path, tree_url
 from snapferry.orchestrator.planning.trees.apart import check_apart
 from snapferry.stores.errors import InvalidStoreURL
+from snapferry.stores.text.printable import subject
 from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions, encode_addresses
 
 
@@ -41,7 +42,7 @@ def pull(
         path = tree_path(path)
         tree_at = tree_url(path)
         if settings.broker_url is None and os.path.lexists(path) and not Path(path).is_dir():
-            usage(f"{path}: is not a directory")
+            usage(f"{subject(path)}: is not a directory")
         pool = objects_url(settings, from_objects)
         store, tree = store_pair(store_url(settings, source), tree_at, pool)
         check_apart(store, tree)

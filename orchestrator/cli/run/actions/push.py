@@ -21,6 +21,7 @@ from snapferry.stores.address import MANIFESTS, OBJECTS
 from snapferry.stores.backends.tree.exclude import excluder
 from snapferry.stores.errors import InvalidName, InvalidPattern, InvalidStoreURL
 from snapferry.stores.names.name import parse_name
+from snapferry.stores.text.printable import subject
 from snapferry.workers.faults import first_fault_text
 from snapferry.workers.messages import Action, JobSpec, Limits, TreeOptions
 
@@ -47,7 +48,9 @@ def push(
         path = tree_path(path)
         tree_at = tree_url(path)
         if settings.broker_url is None and not Path(path).is_dir():
-            usage(f"{path}: {'is not a directory' if os.path.lexists(path) else 'no such directory'}")
+            usage(
+                f"{subject(path)}: {'is not a directory' if os.path.lexists(path) else 'no such directory'}"
+            )
         name = "" if tag is None else parse_name(tag)
         excluder(exclude)
         source, target = store_pair(
@@ -64,7 +67,7 @@ def push(
         usage(f"--exclude {first_fault_text(error)}")
     if _is_store(path) and not show.quiet:
         note(
-            f"{path} is a store, and is pushed as any directory is. To copy its snapshots, use:"
+            f"{subject(path)} is a store, and is pushed as any directory is. To copy its snapshots, use:"
             f" snapferry sync {shlex.join([path, destination])} --all"
         )
     limits = Limits(**{name: given.pop(name) for name in Limits.model_fields})

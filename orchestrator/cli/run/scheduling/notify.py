@@ -17,7 +17,7 @@ from snapferry.orchestrator.notify.plain import plain
 from snapferry.orchestrator.notify.records import NotificationLedger, PendingMessage, Problem
 from snapferry.orchestrator.notify.send import is_installed, send
 from snapferry.orchestrator.notify.texts import Text
-from snapferry.orchestrator.reporting.text.format import duration, moment
+from snapferry.orchestrator.reporting.text.format import moment, span
 from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
 from snapferry.workers.broker.connection import client
@@ -137,9 +137,7 @@ def _print(table: Notify, document: dict[str, Any]) -> None:
     for label in document["receivers"]:
         click.echo(f"receiver {label}")
     of = "all jobs" if table.jobs == "all" else "jobs of mirrors and scrubs"
-    repeat = (
-        "never again" if document["repeat_seconds"] is None else f"again after {duration(table.repeat_s)}"
-    )
+    repeat = "never again" if document["repeat_seconds"] is None else f"again after {span(table.repeat_s)}"
     click.echo(f"told: {', '.join(document['events']) or 'nothing'}, of {of}; what persists is told {repeat}")
     if document["waiting"] is None:
         note(_WITHOUT_BROKER)
