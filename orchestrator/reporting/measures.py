@@ -18,6 +18,10 @@ _State = TypeVar("_State", bound=StrEnum)
 # The largest share of bytes that is shown while objects are left.
 ALMOST: Final = 0.99
 
+# Less than this share, and fewer than these bytes: the speed is that of the first objects, or of the start.
+FEW: Final = 0.01
+FEW_BYTES: Final = 10_000_000
+
 # Seconds without progress after which a job counts as idle.
 IDLE_S: Final = 10.0
 
@@ -182,12 +186,15 @@ def seconds_left(status: JobStatus) -> float | None:
     """
     Return how long the rest takes at the speed so far, None if that is not known or nothing runs.
 
-    Nothing runs in a job that is paused, is being cancelled, waits for a store, or has no worker.
+    Nothing runs in a job that is paused, is being cancelled, waits for a store, or has no worker. Nothing is known of
+    the speed before `FEW` or `FEW_BYTES` of the bytes are settled.
     """
     done = share(status)
     if status.state is not State.COPYING or status.paused or status.cancelling or not 0.0 < done < 1.0:
         return None
     if status.waiting is not None or not status.workers:
+        return None
+    if done < FEW and status.bytes_total and status.bytes_settled < FEW_BYTES:
         return None
     if idle_s(status) > IDLE_S:
         # The speed so far does not hold any more.

@@ -460,6 +460,16 @@ def test_an_option_without_its_value_names_the_help_page_of_its_command(line: st
     assert caught.value.ctx.command_path == command
 
 
+def test_a_diff_of_a_store_and_two_ids_names_the_right_form() -> None:
+    with pytest.raises(
+        click.UsageError, match=r"\(ce11\)\. For two snapshots of a store, write STORE@ID @ID\."
+    ):
+        cli.main(["diff", "one", "3c7f", "ce11"], prog_name="snapferry", standalone_mode=False)
+    with pytest.raises(click.NoSuchOption) as caught:
+        cli.main(["diff", "one", "--id", "3c7f"], prog_name="snapferry", standalone_mode=False)
+    assert "STORE@ID" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("patterns", "said"),
     [

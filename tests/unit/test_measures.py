@@ -143,11 +143,22 @@ def test_the_time_of_pauses_and_waits_counts_neither_for_the_speed_nor_for_the_t
         {"state": State.COMMITTING},
         {"state": State.FAILED},
         {"objects_settled": 0, "bytes_settled": 0},
+        # A few bytes took ten seconds: it had just begun.
+        {"objects_settled": 1, "bytes_settled": 6, "bytes_total": 300_000},
+        {"objects_settled": 1, "bytes_settled": 9_000_000, "bytes_total": 10**12},
     ],
 )
 def test_no_time_is_left_where_nothing_can_run(changed: dict[str, Any]) -> None:
     assert measures.seconds_left(running()) is not None
     assert measures.seconds_left(running(**changed)) is None
+
+
+def test_the_time_left_of_a_long_job_is_known_after_some_megabytes() -> None:
+    long = {"objects_settled": 1, "bytes_settled": 10_000_000, "bytes_total": 10**12}
+    no_bytes = {"objects_settled": 1, "objects_total": 1000, "bytes_settled": 0, "bytes_total": 0}
+
+    assert measures.seconds_left(running(**long)) == pytest.approx(10**6, rel=0.1)
+    assert measures.seconds_left(running(**no_bytes)) is not None
 
 
 def test_the_throughput_of_a_heal_counts_what_it_reads_to_check() -> None:

@@ -140,7 +140,13 @@ Exit codes:
 """
 
 
-@command(run="look.diff:diff", places=places.of_diff, interruptible=True, epilog=DIFF_EXAMPLES)
+@command(
+    run="look.diff:diff",
+    places=places.of_diff,
+    interruptible=True,
+    epilog=DIFF_EXAMPLES,
+    surplus="For two snapshots of a store, write STORE@ID @ID.",
+)
 @argument("first", metavar="A", required=False, text="A snapshot as STORE@ID, or a store.")
 @argument(
     "second",

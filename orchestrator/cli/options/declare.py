@@ -113,6 +113,8 @@ class Command(click.Command):
     *extra* is the extra of the distribution that the command needs. If a package of it is missing, or another one that
     an extra installs, the command ends with one line that names the extra, and exit code 2.
 
+    *surplus* follows an error about too many arguments.
+
     Every command has --config, --log-level and --version. Unless a command declares them itself, its function does not
     get their values; `snapferry.orchestrator.cli.chosen` has them.
     """
@@ -124,6 +126,7 @@ class Command(click.Command):
         interruptible: bool = False,
         places: Callable[[MutableMapping[str, Any]], None] = lambda _: None,
         extra: str = "",
+        surplus: str = "",
         **attributes: Any,
     ) -> None:
         attributes["context_settings"] = SETTINGS | attributes.get("context_settings", {})
@@ -131,6 +134,7 @@ class Command(click.Command):
             attributes["callback"] = self._run
         super().__init__(*arguments, **attributes)
         self.run, self._interruptible, self._places, self._extra = run, interruptible, places, extra
+        self._surplus = surplus
         declared = {parameter.name for parameter in self.params}
         self._added = {name: add for name, add in _EVERYWHERE.items() if name not in declared}
         self.params += [add() for add in self._added.values()]
@@ -167,6 +171,9 @@ class Command(click.Command):
         except click.UsageError as error:
             # click leaves it out where an option has no value, and the help page that is named would be another one.
             error.ctx = error.ctx or ctx
+            # Its other errors are of classes of their own.
+            if type(error) is click.UsageError and self._surplus:
+                raise click.UsageError(f"{error.message}. {self._surplus}", ctx) from None
             raise
 
     def get_short_help_str(self, limit: int = MOST_SUMMARY) -> str:
