@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -26,7 +27,7 @@ from snapferry.stores.backends.s3.client import clients as s3_clients
 from snapferry.stores.backends.s3.direct.http1 import ConnectionPool
 from snapferry.stores.backends.s3.direct.paths import MAX_FAILURES, Paths
 from snapferry.stores.backends.s3.direct.requests import DirectRequests
-from snapferry.stores.backends.s3.direct.response import Head
+from snapferry.stores.backends.s3.direct.response import MAX_ANSWER_BYTES, Head
 from snapferry.stores.backends.s3.direct_path import Keys
 from snapferry.stores.backends.s3.objects.ranges import open_tagged
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
@@ -43,6 +44,8 @@ pytestmark = pytest.mark.usefixtures("s3_environment", "fresh_s3_clients")
 DATA = b"an object"
 KEY = object_key(digest(DATA))
 OK = b"HTTP/1.1 200 OK\r\n"
+# The length of a body that is read as it is needed.
+LONG = MAX_ANSWER_BYTES + 1
 
 
 @pytest.fixture
@@ -467,13 +470,34 @@ def test_a_body_that_stalls_is_unavailable_with_a_reason(monkeypatch: pytest.Mon
             read(backend)
 
 
+def test_a_short_body_that_ends_early_is_counted_and_not_retried() -> None:
+    with scripted([OK + b"Content-Length: 100\r\n\r\nhalf", None], answer(LENGTH)) as server:
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
+
+        with pytest.raises(StoreUnavailable):
+            backend.open(KEY)
+        assert (len(server.requests), backend.requests_sent) == (1, {"GetObject": 1})
+        assert pool_of(backend).idle == ()
+        assert read(backend) == DATA
+
+
+def test_a_short_body_in_pieces_is_in_memory_and_its_connection_is_used_again() -> None:
+    pieces: list[bytes | None] = [OK + LENGTH + b"\r\n", DATA[:4], DATA[4:]]
+    with scripted(pieces, answer(LENGTH)) as server:
+        backend = S3Backend(Bucket("bucket", endpoint=server.endpoint))
+
+        assert isinstance(backend.open(KEY), io.BytesIO)
+        assert read(backend) == DATA
+        assert server.connections == 1
+
+
 def test_after_a_body_stalled_nothing_more_of_it_can_be_read(
     monkeypatch: pytest.MonkeyPatch, own_tls: ssl.SSLContext
 ) -> None:
     monkeypatch.setattr(s3_clients, "READ_TIMEOUT_S", 0.2)
     given_up = threading.Event()
     pieces: list[bytes | threading.Event | None] = [
-        OK + b"Content-Length: 12\r\n\r\nhalf",
+        OK + b"Content-Length: %d\r\n\r\nhalf" % LONG,
         b"more",
         given_up,
         b"rest",
@@ -483,7 +507,7 @@ def test_after_a_body_stalled_nothing_more_of_it_can_be_read(
 
         with backend.open(KEY) as reader:
             with pytest.raises(StoreUnavailable):
-                reader.read(12)
+                reader.read(LONG)
             given_up.set()
             with pytest.raises(StoreUnavailable):
                 reader.read(4)

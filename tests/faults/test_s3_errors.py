@@ -31,6 +31,7 @@ from snapferry.stores.backends.s3 import errors
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import clients as s3_clients
+from snapferry.stores.backends.s3.direct.response import MAX_ANSWER_BYTES
 from snapferry.stores.backends.s3.objects import confirm
 from snapferry.stores.backends.s3.sizes import EXPECT_BYTES
 from snapferry.stores.errors import (
@@ -642,12 +643,14 @@ class TestReading:
         assert caught.value.store == backend.label
 
     def test_a_body_that_stops_short_stays_an_error(self, backend: S3Backend, stub: Stub) -> None:
-        stub.answer = lambda _: Answer(200, b"half", length=8)
+        # Long enough to be read as it is needed.
+        length = 2 * MAX_ANSWER_BYTES
+        stub.answer = lambda _: Answer(200, b"half", length=length)
 
         with backend.open(KEY) as reader:
             for _ in range(3):
                 with pytest.raises(StoreUnavailable):
-                    reader.read(8)
+                    reader.read(length)
 
     def test_a_store_takes_a_cut_for_unavailable_and_not_for_corrupt_or_missing(
         self, backend: S3Backend, stub: Stub

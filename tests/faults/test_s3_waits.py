@@ -15,6 +15,7 @@ from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.client import boto
 from snapferry.stores.backends.s3.client import clients as s3_clients
+from snapferry.stores.backends.s3.direct.response import MAX_ANSWER_BYTES
 from snapferry.stores.backends.s3.http import resolver, sockets
 from snapferry.stores.backends.s3.sizes import RANGED_ABOVE_BYTES
 from snapferry.stores.errors import StoreError, StoreUnavailable
@@ -353,11 +354,11 @@ class TestThroughput:
         self, sent_by: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As with a rate limit or a slow destination: of the time below nothing is spent waiting for the server."""
-        body = bytes(200)
+        body = bytes(MAX_ANSWER_BYTES + 100)
 
         def send(peer: Peer) -> None:
             while peer.request():
-                peer.send(OK + b"Content-Length: 200\r\n\r\n" + body[:100])
+                peer.send(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body[:100])
                 go_on.wait()
                 peer.send(body[100:])
 
@@ -371,7 +372,7 @@ class TestThroughput:
                 monkeypatch.setattr(sockets, "monotonic", lambda: clock[0])
                 for _ in range(10):
                     clock[0] += 100
-                assert first + reader.read(100) == body
+                assert first + reader.read(len(body)) == body
 
     def test_a_server_may_join_parts_for_long(self, sent_by: str) -> None:
         done = b"<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"

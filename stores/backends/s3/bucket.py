@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from http.client import HTTPException
 from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -220,6 +221,10 @@ class Bucket:
             found = direct(path)
         except Fallback as fallback:
             outcome, keys, blames_path = fallback.outcome, fallback.keys, fallback.blames_path
+        except (OSError, HTTPException):
+            # The server has answered, and the body broke off.
+            counter.add(operation)
+            raise
         else:
             client.paths.record_success(self.name, self.prefix)
             pace.answered()

@@ -134,9 +134,9 @@ class DirectPath(Protocol):
 
     def get(self, key: str) -> tuple[io.BytesIO | ResponseBody, str]:
         """
-        Return the object under *key*, in memory if it arrived with the head of the answer.
+        Return the object under *key*, in memory if it is short, and its ETag as the server sends it, "" for none.
 
-        Return also its ETag as the server sends it, "" if there is none.
+        Raises also `OSError` and `http.client.HTTPException` where the body of a short object ends early or stalls.
         """
 
     def get_range(self, key: str, headers: Mapping[str, str]) -> RangeAnswer:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import suppress
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from typing import Final, cast
 
 from snapferry.stores.backends.s3.direct_path import Response
@@ -163,6 +163,25 @@ class ConnectionPool:
             return Response(head.status, {"Content-Length": str(head.length)}, body.read(head.length))
         finally:
             body.close()
+
+    def read_short(self, head: Head) -> bytes:
+        """
+        Return the body after *head*, which is short. Raises `OSError` and `HTTPException` where it ends early.
+
+        Servers send the head with the first few KiB, so most bodies arrive in one or two pieces.
+        """
+        received, connection = head.received, head.connection
+        try:
+            while missing := head.length - len(received):
+                more = connection.recv(missing)
+                if not more:
+                    raise IncompleteRead(b"", missing)
+                received += more
+        except BaseException:
+            connection.close()
+            raise
+        self.finish(head)
+        return received
 
     def finish(self, head: Head) -> None:
         """Release or close the connection of *head*, an answer whose body has arrived or which has none."""

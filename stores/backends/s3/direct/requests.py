@@ -36,7 +36,7 @@ from snapferry.stores.backends.s3.sizes import EXPECT_BYTES, MAX_OBJECT_BYTES
 
 from .http1 import ConnectionPool, NotConnected
 from .listing import NotAPage, read_page
-from .response import Body, Head
+from .response import MAX_ANSWER_BYTES, Body, Head
 from .sigv4 import EMPTY_SHA256
 from .template import NOTHING_MORE, Template
 
@@ -100,7 +100,7 @@ class DirectRequests:
         return answer.length if answer.status == 200 else None
 
     def get(self, key: str) -> tuple[io.BytesIO | ResponseBody, str]:
-        """Return the object under *key*, in memory if it arrived with the head of the answer, and its ETag."""
+        """Return the object under *key*, in memory if it is short, and its ETag."""
         template, keys = self._reading, self._credentials.get_frozen_credentials()
         request = f"{template.head(keys, 'GET', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
         try:
@@ -110,9 +110,9 @@ class DirectRequests:
         if not isinstance(answer, Head):
             # An object without an announced length may have any length, so boto3 requests it again and streams it.
             raise _odd(answer if answer.status >= 300 else None, keys)
-        if len(answer.received) == answer.length:
-            self.pool.finish(answer)
-            return io.BytesIO(answer.received), answer.header(_ETAG)
+        if answer.length <= MAX_ANSWER_BYTES:
+            # Where a body breaks off, that is not the outcome of an attempt: boto3 does not retry it either.
+            return io.BytesIO(self.pool.read_short(answer)), answer.header(_ETAG)
         if answer.length > MAX_OBJECT_BYTES:
             answer.connection.close()
             raise AnswerTooLong(announced_too_long(answer.length))

@@ -17,7 +17,7 @@ from snapferry.stores.backends.s3.http.sockets import PlainSocket, TLSSocket
 
 # The head of an answer and a small body fit in it.
 RECEIVE_BYTES: Final = 16 * 1024
-# The longest answer that is not an object and not a page of a listing.
+# The longest answer that is not an object and not a page of a listing, and the longest object that is read at once.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 # The decimal digits of a length. No object is nearly as long.
 MAX_DIGITS: Final = 18
