@@ -192,14 +192,15 @@ def seconds_left(status: JobStatus) -> float | None:
     done = share(status)
     if status.state is not State.COPYING or status.paused or status.cancelling or not 0.0 < done < 1.0:
         return None
-    if status.waiting is not None or not status.workers:
+    elapsed = running_s(status)
+    if status.waiting is not None or not status.workers or elapsed <= 0:
         return None
     if done < FEW and status.bytes_total and status.bytes_settled < FEW_BYTES:
         return None
     if idle_s(status) > IDLE_S:
         # The speed so far does not hold any more.
         return None
-    return running_s(status) * (1 - done) / done
+    return elapsed * (1 - done) / done
 
 
 def idle_s(status: JobStatus) -> float:
@@ -238,8 +239,6 @@ def running_s(status: JobStatus) -> float:
     if not status.started_at:
         return 0.0
     end = status.ended_at or time.time()
-    if status.paused_at:
-        end = min(end, status.paused_at)
-    if status.waiting is not None and status.waiting.since > status.started_at:
-        end = min(end, status.waiting.since)
+    if status.halted_at:
+        end = min(end, status.halted_at)
     return max(0.0, end - status.started_at - status.halted_s)

@@ -124,8 +124,9 @@ def test_the_time_of_pauses_and_waits_counts_neither_for_the_speed_nor_for_the_t
     now = time.time()
     times = {"submitted_at": now - 1000, "started_at": now - 1000, "moved_at": now}
     ran = running(**times, halted_s=990.0)
-    paused = running(**times, halted_s=900.0, paused=True, paused_at=now - 90)
-    waits = running(**times, halted_s=900.0, waiting=Waiting("s3://x", "no answer", now - 90))
+    paused = running(**times, halted_s=900.0, paused=True, halted_at=now - 90)
+    store = Waiting("s3://x", "no answer", now - 90)
+    waits = running(**times, halted_s=900.0, waiting=store, halted_at=now - 90)
 
     assert measures.seconds_left(ran) == pytest.approx(30, rel=0.1)
     for status in (ran, paused, waits):

@@ -332,18 +332,21 @@ def test_the_time_of_a_wait_does_not_count_against_the_speed_of_the_job(
     assert waited("waits") == 0
     wait("waits", 30)
     assert waited("waits", "flaps") == pytest.approx(30, abs=5)
-    # Two waits at a time count once, until the second one ends.
+    # Two waits at a time count once.
     wait("waits", 20)
     wait("step_waits", 10)
-    assert waited("waits") == pytest.approx(30, abs=5)
-    assert waited("step_waits") == pytest.approx(40, abs=5)
-    # A pause counts by itself, and no wait is longer than the job.
-    ledger.client.hset(job, "paused", "1")
-    wait("waits", 20)
     assert waited("waits") == pytest.approx(40, abs=5)
+    assert waited("step_waits") == pytest.approx(50, abs=5)
+    # A pause counts by itself, from its begin on.
+    ledger.client.hset(job, mapping={"paused": "1", "paused_at": now - 10, "moved_at": now - 10})
+    wait("waits", 30)
+    assert waited("waits") == pytest.approx(70, abs=5)
+    wait("waits", 5)
+    assert waited("waits") == pytest.approx(70, abs=5)
+    # No wait is longer than the job.
     ledger.client.hdel(job, "paused")
     wait("waits", 1000)
-    assert waited("waits") == pytest.approx(140, abs=5)
+    assert waited("waits") == pytest.approx(170, abs=5)
 
 
 def test_a_wait_of_a_job_whose_record_is_gone_leaves_nothing(ledger: Ledger) -> None:

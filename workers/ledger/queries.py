@@ -22,10 +22,13 @@ from snapferry.workers.queues import NAME, Priority
 
 from .keys import LIMIT_FIELDS, MIRROR, PLAN, job_keys
 from .schedules import is_name
-from .state import Dismissal, JobStatus, RunningBatch, UnknownJob, UnreadableJob, waiting_of
+from .state import Dismissal, JobStatus, RunningBatch, UnknownJob, UnreadableJob, Waiting, waiting_of
 
 DISMISSAL_FIELDS: Final = ("dismissed_at", "dismissed_by", "dismissed_why")
 """The fields of the record that make up a dismissal."""
+
+WAITS: Final = ("step_waits", "waits")
+"""The fields of the record that name the store for which the orchestrator of a job, or its workers, wait."""
 
 FIELDS: Final = (
     "state", "paused", "cancel", "dry_run", "priority", "queue", "source", "destination", "first_snapshot", "error",
@@ -107,6 +110,8 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         found = record[name] or ""
         return found if is_job_id(found) else ""
 
+    final = State(record["state"]).final
+    waits = [wait for name in WAITS if (wait := waiting_of(record[name]))]
     inside = [_progress(value) for name, value in parts.items() if name.startswith(f"{PLAN}:")]
     priority, queue = record["priority"] or "", record["queue"] or ""
     return JobStatus(
@@ -151,12 +156,11 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         started_at=moment("started_at"),
         moved_at=moment("moved_at"),
         ended_at=moment("ended_at"),
-        # What an orchestrator of an earlier version resumes keeps the field.
-        paused_at=moment("paused_at") if record["paused"] else 0.0,
+        halted_at=halted_at(
+            moment("paused_at") if record["paused"] else None, moment("moved_at"), waits, final=final
+        ),
         halted_s=moment("halted_s"),
-        waiting=None
-        if State(record["state"]).final
-        else waiting_of(record["step_waits"]) or waiting_of(record["waits"]),
+        waiting=waits[0] if waits and not final else None,
         action=Action(action),
         cause=text("cause"),
         source_objects=text("source_objects"),
@@ -190,6 +194,21 @@ def dismissal_of(at: str | None, by: str | None, why: str | None) -> Dismissal |
         return None
     found = float(at) if _is_time(at) else 0.0
     return Dismissal(found, printable((by or "")[:LONGEST_NOTE]), printable((why or "")[:LONGEST_NOTE]))
+
+
+def halted_at(
+    paused_at: float | None, moved_at: float, waits: Sequence[Waiting], *, final: bool = False
+) -> float:
+    """
+    Return since when a job is paused or waits for a store, 0.0 if it does neither.
+
+    *paused_at* is None if the job is not paused, and 0.0 or outdated if a process of an earlier version paused it.
+    """
+    found = [] if final else [wait.since for wait in waits]
+    if paused_at is not None:
+        # Objects in flight go on for a while. `moved_at` of a job that has ended is its end.
+        found.append(paused_at if final else max(paused_at, moved_at))
+    return min(found, default=0.0)
 
 
 def running_of(job_id: str, seconds: int, result: Sequence[Any]) -> Iterator[RunningBatch]:

@@ -152,8 +152,8 @@ class JobStatus:
     or the last job of its chain. *source_objects* is the store of the objects of *source*, "" if they are in it.
     *snapshots_planned*: the snapshots that are planned so far, of a job whose first batches were queued before its last
     manifest was read; 0 of other jobs. *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
-    *halted_s* are the seconds since its start in which it was paused, or waited for a store, and *paused_at* is when
-    the present pause began. *imported*: the record comes from an export, which does not say which objects failed.
+    *halted_s* are the seconds since its start in which it was paused, or waited for a store, and *halted_at* is when
+    the present pause or wait began. *imported*: the record comes from an export, which does not say which objects failed.
     *manifests_healed* counts the manifests that a heal wrote, because they were missing or corrupt.
     *in_parts* are some of the objects that are copied in parts now; only of a status that was asked for alone.
     """
@@ -192,7 +192,7 @@ class JobStatus:
     moved_at: float
     ended_at: float
     bytes_hashed: int = 0
-    paused_at: float = 0.0
+    halted_at: float = 0.0
     halted_s: float = 0.0
     manifests_healed: int = 0
     copied_by_server: int | None = None

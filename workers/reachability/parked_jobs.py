@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import redis
 
 from snapferry.workers.ledger.keys import PARKED, UNPARKED, job_key
+from snapferry.workers.ledger.queries import WAITS, halted_at
 from snapferry.workers.ledger.schedules import number_of
 from snapferry.workers.ledger.state import Waiting, waiting_of
 from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef
@@ -19,9 +20,6 @@ from snapferry.workers.settings.environment import PATIENCE_S
 
 from . import clock
 from .sides import StoreSide
-
-WAITS: Final = ("waits", "step_waits")
-"""The fields of a job's record that name the store for which its workers, or its orchestrator, wait."""
 
 
 @dataclass(frozen=True)
@@ -157,17 +155,21 @@ class ParkedJobs:
         """
         Record that a job no longer waits, by deleting these *fields* of its record.
 
-        The time that it waited does not count against its speed. A pause has its own time, and so has another wait.
+        The time that it waited does not count against its speed, nor that of a pause or of another wait at the same
+        time, which goes on.
         """
         key = job_key(job_id)
         with self._redis.pipeline() as pipe:
-            pipe.hmget(key, [*WAITS, "paused", "started_at", "halted_s"])
+            pipe.hmget(key, [*WAITS, "paused", "paused_at", "moved_at", "started_at"])
             pipe.hdel(key, *fields)
-            (*found, paused, started_at, halted_s), _ = pipe.execute()
+            (*found, paused, paused_at, moved_at, started_at), _ = pipe.execute()
         waits = {name: wait for name, text in zip(WAITS, found, strict=True) if (wait := waiting_of(text))}
-        if paused or not started_at or not waits or not waits.keys() <= {*fields}:
+        if not started_at or not waits.keys() & {*fields}:
             return
-        since = max(number_of(started_at), min(wait.since for wait in waits.values()))
-        waited_s = clock.now(self._redis) - since
-        if waited_s > 0 and self._redis.exists(key):
-            self._redis.hset(key, "halted_s", f"{number_of(halted_s or '') + waited_s:.6f}")
+        pause = number_of(paused_at or "") if paused else None
+        left = [wait for name, wait in waits.items() if name not in fields]
+        since = halted_at(pause, number_of(moved_at or ""), [*waits.values()])
+        until = halted_at(pause, number_of(moved_at or ""), left) or clock.now(self._redis)
+        halted_s = until - max(since, number_of(started_at))
+        if halted_s > 0 and self._redis.exists(key):
+            self._redis.hincrbyfloat(key, "halted_s", round(halted_s, 6))

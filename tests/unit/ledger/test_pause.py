@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -70,20 +71,27 @@ def test_a_job_that_goes_on_begins_its_batches_and_holds_them_no_longer(ledger: 
     assert ledger.standing("job").held == ()
 
 
-def test_the_time_of_pauses_adds_up_from_the_start_of_the_job(ledger: Ledger, client: redis.Redis) -> None:
+def begun(client: redis.Redis, seconds: float, **fields: float) -> None:
+    """Let the pause, and what moved last, be so many *seconds* ago, and other *fields* of the record as well."""
     now = time.time()
+    ago = {name: now - before for name, before in fields.items()}
+    client.hset(JOB, mapping={"paused_at": now - seconds, "moved_at": now - seconds, **ago})
+
+
+def test_the_time_of_pauses_adds_up_from_the_start_of_the_job(ledger: Ledger, client: redis.Redis) -> None:
     ledger.pause("job", paused=True)
-    assert ledger.status("job").paused_at == pytest.approx(now, abs=5)
+    assert ledger.status("job").halted_at == pytest.approx(time.time(), abs=5)
     # A second request does not begin another pause.
-    client.hset(JOB, mapping={"paused_at": now - 100, "started_at": now - 40})
+    begun(client, 100, started_at=40)
     ledger.pause("job", paused=True)
+    assert ledger.status("job").halted_at == pytest.approx(time.time() - 100, abs=5)
     ledger.pause("job", paused=False)
     status = ledger.status("job")
-    assert (status.paused, status.paused_at) == (False, 0.0)
+    assert (status.paused, status.halted_at) == (False, 0.0)
     assert status.halted_s == pytest.approx(40, abs=5)
 
     ledger.pause("job", paused=True)
-    client.hset(JOB, "paused_at", now - 20)
+    begun(client, 20)
     ledger.pause("job", paused=False)
     ledger.pause("job", paused=False)
     assert ledger.status("job").halted_s == pytest.approx(60, abs=5)
@@ -92,11 +100,70 @@ def test_the_time_of_pauses_adds_up_from_the_start_of_the_job(ledger: Ledger, cl
 def test_a_pause_before_the_start_of_a_job_does_not_count(ledger: Ledger, client: redis.Redis) -> None:
     client.hdel(JOB, "started_at")
     ledger.pause("job", paused=True)
-    client.hset(JOB, "paused_at", time.time() - 100)
+    begun(client, 100)
 
     ledger.pause("job", paused=False)
 
     assert ledger.status("job").halted_s == pytest.approx(0, abs=5)
+
+
+def test_what_is_in_flight_when_a_job_is_paused_counts_as_running(
+    ledger: Ledger, client: redis.Redis
+) -> None:
+    ledger.begin(TWO, "one")
+    ledger.pause("job", paused=True)
+    begun(client, 100, started_at=110)
+
+    ledger.progress(TWO, "one", objects=1, size_bytes=2)
+
+    assert ledger.status("job").halted_at == pytest.approx(time.time(), abs=5)
+    ledger.pause("job", paused=False)
+    assert ledger.status("job").halted_s == pytest.approx(0, abs=5)
+
+
+@pytest.mark.parametrize("outdated", [{}, {"paused_at": 900.0}])
+def test_the_time_of_a_pause_by_an_earlier_version_is_known(
+    ledger: Ledger, client: redis.Redis, outdated: dict[str, float]
+) -> None:
+    """It notes only that the job is paused, and when the record changed. What it resumes keeps the time of a pause."""
+    client.hdel(JOB, "paused_at")
+    now = time.time()
+    client.hset(JOB, mapping={"paused": "1", "moved_at": now - 30, "started_at": now - 1000})
+    for name, ago in outdated.items():
+        client.hset(JOB, name, now - ago)
+
+    assert ledger.status("job").halted_at == pytest.approx(now - 30, abs=5)
+    ledger.pause("job", paused=False)
+    assert ledger.status("job").halted_s == pytest.approx(30, abs=5)
+
+
+@pytest.mark.parametrize("field", ["waits", "step_waits"])
+def test_a_wait_that_a_pause_ends_does_not_count_against_the_speed_either(
+    ledger: Ledger, client: redis.Redis, field: str
+) -> None:
+    ledger.pause("job", paused=True)
+    begun(client, 10, started_at=100)
+    record = {"store": "s3://b", "reason": "no answer", "since": time.time() - 60}
+    client.hset(JOB, field, json.dumps(record))
+    assert ledger.status("job").halted_at == pytest.approx(time.time() - 60, abs=5)
+
+    ledger.pause("job", paused=False)
+
+    status = ledger.status("job")
+    assert (status.waiting, status.halted_at) == (None, 0.0)
+    assert status.halted_s == pytest.approx(60, abs=5)
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "3", "{", '{"since": "x"}', '{"since": null}'])
+def test_a_job_with_a_damaged_wait_can_be_resumed(ledger: Ledger, client: redis.Redis, damaged: str) -> None:
+    ledger.pause("job", paused=True)
+    begun(client, 10, started_at=100)
+    client.hset(JOB, mapping={"waits": damaged, "step_waits": damaged})
+
+    ledger.pause("job", paused=False)
+
+    assert not ledger.status("job").paused
+    assert ledger.status("job").halted_s == pytest.approx(10, abs=5)
 
 
 def test_a_paused_job_can_be_cancelled(ledger: Ledger) -> None:
