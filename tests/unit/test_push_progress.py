@@ -72,6 +72,18 @@ def test_a_long_file_makes_progress_while_it_is_hashed_and_while_it_is_sent(tree
     assert (again.objects, sum(again.settled), again.moved) == (1, 40 * MIB, 0)
 
 
+def test_a_file_that_is_read_once_does_not_count_twice(tree: Path) -> None:
+    data = os.urandom(5 * MIB)
+    (tree / "one").write_bytes(data)
+    (tree / "same").write_bytes(data)
+
+    seen = push(tree.parent, {"./one": 5 * MIB, "./same": 5 * MIB})
+    assert (seen.moved, seen.read) == (5 * MIB, 5 * MIB)
+
+    again = push(tree.parent, {"./one": 5 * MIB, "./same": 5 * MIB})
+    assert (again.moved, again.read) == (0, 10 * MIB)
+
+
 @pytest.mark.parametrize("planned", [1, 3 * MIB, 100 * MIB])
 def test_progress_ends_at_the_plan_whatever_the_files_turn_out_to_be(tree: Path, planned: int) -> None:
     sizes = {"./one": 5 * MIB + 1, "./two": 40 * MIB + 7, "./same": 40 * MIB + 7, "./short": 10}

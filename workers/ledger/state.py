@@ -138,7 +138,7 @@ class JobStatus:
 
     *objects_settled* and *bytes_settled* count against *objects_total* and *bytes_total*, which come from the plan:
     distinct objects and advisory sizes. *bytes_copied* counts the bytes that were read and written, and
-    *bytes_hashed* those of files that were read for their checksums before they were sent. *copied_by_server*
+    *bytes_hashed* those of files that were read for their checksums alone. *copied_by_server*
     counts those of the *copied* objects that the server of both stores copied, None in a job that did not ask for that.
     *batches_handed* of *batches_total* batches were queued so far. A snapshot is settled when it ended well (published,
     in a copy; see *action*), when it is trusted (``--trust-manifest``), and when it failed. *queue* is the queue of the

@@ -53,7 +53,11 @@ class CountsHashed(Protocol):
     """A `Progress` that counts bytes which are read for a checksum before the file is sent."""
 
     def hashed(self, size_bytes: int) -> None:
-        """Add *size_bytes* to the bytes that were read so. Raises nothing; `advance` follows."""
+        """
+        Add *size_bytes* to the bytes that were read so. Raises nothing.
+
+        It is negative for bytes that were counted so and will be sent without another reading.
+        """
 
 
 class Repairs(Protocol):

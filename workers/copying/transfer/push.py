@@ -100,6 +100,8 @@ class _Work:
     sizes: Mapping[Address, int]
     progress: _PlannedProgress
     pushed: dict[Address, tuple[Address, int]] = field(default_factory=dict)
+    # The bytes of files whose reading the progress counted as such.
+    hashed: dict[Address, int] = field(default_factory=dict)
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
 
     def push(
@@ -134,7 +136,8 @@ class _Work:
 
     def _read(self, file: Address, reads: dict[Address, FileRead], outages: OutageDetector | None) -> None:
         try:
-            reads[file] = read_file(self.tree, self.paths[file], on_bytes=self.progress.hashed)
+            reads[file] = read = read_file(self.tree, self.paths[file], on_bytes=self.progress.hashed)
+            self.hashed[file] = read.length
         except StoreNotFound:
             # The tree itself is not there.
             raise
@@ -159,6 +162,7 @@ class _Work:
         first = {address: by_object[address][0] for address in sorted(by_object)}
         kept = {address: data for address, file in first.items() if (data := reads[file].data) is not None}
         self.progress.files = first
+        self.progress.held = {address: self.hashed.get(first[address], 0) for address in kept}
         paths = {address: self.paths[file] for address, file in first.items()}
         store = _FilesRead(FileObjects(self.tree, paths, kept), kept)
         found = copy(store, {address: reads[file].length for address, file in first.items()})
@@ -218,8 +222,10 @@ class _PlannedProgress:
     def __init__(self, progress: Progress, sizes: Mapping[Address, int]) -> None:
         self.files: Mapping[Address, Address] = {}
         """The address of an object -> the file that is read for it."""
+        self.held: Mapping[Address, int] = {}
+        """The address of an object whose bytes are in memory -> how many of them counted as hashed."""
         self.bytes_hashed = 0
-        """Bytes that were read for digests."""
+        """Bytes that were read for digests alone."""
         self._progress = progress
         self._objects, self._bytes = len(sizes), sum(sizes.values())
         # Bytes that were counted when they were hashed.
@@ -232,16 +238,23 @@ class _PlannedProgress:
             counted = min(size_bytes // 2, self._bytes)
             self._ahead += counted
             self._bytes -= counted
-            self.bytes_hashed += size_bytes
-        if isinstance(self._progress, CountsHashed):
-            self._progress.hashed(size_bytes)
+        self._count_hashed(size_bytes)
         try:
             self._progress.advance(0, counted)
         except Exception as error:
             mark_as_owners(error)
             raise
 
+    def _count_hashed(self, size_bytes: int) -> None:
+        with self._lock:
+            self.bytes_hashed += size_bytes
+        if isinstance(self._progress, CountsHashed):
+            self._progress.hashed(size_bytes)
+
     def begin(self, needed: list[Address]) -> None:
+        # These are read once, and count as moved when they are sent.
+        self._count_hashed(-sum(self.held.get(address, 0) for address in needed))
+        self.held = {}
         self._progress.begin([self.files[address] for address in needed])
 
     def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
