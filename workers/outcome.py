@@ -38,8 +38,8 @@ class BatchOutcome:
     The outcome of a batch. Each object counts once, as copied, as present, or in *failures*.
 
     *bytes_copied* counts the bytes that were read and written. *needed_bytes* are the sizes, by the manifest, of the
-    objects that were not present. *bytes_hashed* counts those of files that were read for their checksums alone, before they
-    were sent. *confirmed* counts written objects by the way their write was confirmed, see
+    objects that were not present. *bytes_hashed* counts those of files that were read for their checksums alone.
+    *confirmed* counts written objects by the way their write was confirmed, see
     `Backend.confirmed`.
     """
 
