@@ -130,6 +130,26 @@ def test_a_variable_that_cannot_be_used_is_one_line(name: str, value: str, said:
     assert str(caught.value) == f"SNAPFERRY_{name}: {said}"
 
 
+@pytest.mark.parametrize("name", sorted(set(Settings.model_fields) - {"broker_url"}))
+def test_a_long_value_of_a_variable_does_not_fill_the_screen(name: str) -> None:
+    for value in ("x" * 20_000, "9" * 5000, "\0" * 5000):
+        try:
+            Settings.from_environment({f"SNAPFERRY_{name.upper()}": value})
+        except InvalidSettings as error:
+            assert len(str(error)) < 400
+
+
+def test_a_long_value_in_a_file_does_not_fill_the_screen(tmp_path: Path) -> None:
+    (tmp_path / "snapferry.toml").write_text(
+        f'[[mirror]]\nname = "a"\nfrom = "/a"\nto = "/b"\nevery = "{"x" * 20_000}"\n'
+    )
+
+    with pytest.raises(InvalidSettings) as refused:
+        read_config(str(tmp_path / "snapferry.toml"))
+
+    assert len(str(refused.value)) < 2000
+
+
 def test_every_setting_is_refused_in_own_words() -> None:
     for name in Settings.model_fields:
         for value in ("x", "-1", "1.5", "9" * 30, "9" * 5000, " ", "inf"):

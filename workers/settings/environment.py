@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from snapferry.stores.runtime.bounds import Bounds
+from snapferry.stores.text.printable import shortened
 from snapferry.stores.text.similar import similar
 from snapferry.workers.faults import fault_text
 
@@ -52,6 +53,10 @@ _PYTHON_TUNING: Final = frozenset(
         "PROFILEIMPORTTIME", "TRACEMALLOC", "BREAKPOINT", "OPTIMIZE",
     )
 )  # fmt: skip
+
+
+# Characters of a value in a message.
+_MOST_SHOWN: Final = 100
 
 
 class InvalidSettings(Exception):
@@ -206,10 +211,12 @@ class Settings(BaseModel):
             first = error.errors(include_url=False)[0]
             name, text = str(first["loc"][0]), fault_text(first)
             value = repr(found[name])
+            shown = shortened(value, _MOST_SHOWN)
             told = (
-                f", not {value}" if text.startswith("must ") else "" if value in text else f" (found {value})"
+                f", not {shown}" if text.startswith("must ") else "" if value in text else f" (found {shown})"
             )
-            raise InvalidSettings(f"{_PREFIX}{name.upper()}: {text}{told}") from None
+            fault = f"{shortened(text, 2 * _MOST_SHOWN)}{told}"
+            raise InvalidSettings(f"{_PREFIX}{name.upper()}: {fault}") from None
         if settings.broker_url is None:
             return settings
         return settings.model_copy(update={"broker_url": parse_broker_url(settings.broker_url)})

@@ -11,6 +11,7 @@ from typing import Any, Final, Self, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from snapferry.stores.text.printable import shortened
 from snapferry.stores.text.similar import suggestion
 from snapferry.workers.faults import fault_text
 
@@ -22,6 +23,10 @@ _PIECE: Final = re.compile(
     re.DOTALL,
 )
 _KEY: Final = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^"'=])*""")
+
+
+# Characters of a message: more than the longest list of known keys, and less than some values.
+_MOST_SHOWN: Final = 1000
 
 
 class Fault(PydanticCustomError):
@@ -47,7 +52,8 @@ def first_fault(error: ValidationError, model: type[BaseModel], text: str) -> tu
     where = ".".join(str(part + 1) if isinstance(part, int) else part for part in place if part != "[key]")
     message = _words(first, model, place)
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return line_of(text, place), f"{where}: {message}{more}" if where else f"{message}{more}"
+    told = shortened(f"{where}: {message}" if where else message, _MOST_SHOWN)
+    return line_of(text, place), f"{told}{more}"
 
 
 def _words(fault: ErrorDetails, model: type[BaseModel], place: _Place) -> str:
