@@ -349,6 +349,23 @@ def test_the_time_of_a_wait_does_not_count_against_the_speed_of_the_job(
     assert waited("waits") == pytest.approx(170, abs=5)
 
 
+@pytest.mark.parametrize("since", ["1e999", "-1e999", "NaN", "1e300", "-1e300"])
+def test_a_damaged_wait_counts_for_no_more_than_the_life_of_the_job(
+    ledger: Ledger, sides: tuple[StoreSide, StoreSide], since: str
+) -> None:
+    wait = f'{{"store": "s3://b", "reason": "no answer", "since": {since}}}'
+    ledger.client.hset("snapferry:job:job", "started_at", time.time() - 100)
+    for end in (
+        lambda: ParkedJobs(ledger.client).stop_waiting("job", "waits"),
+        lambda: ParkedJobs(ledger.client).stop_waiting("job", "waits", "step_waits"),
+        lambda: ledger.pause("job", paused=False),
+    ):
+        ledger.pause("job", paused=True)
+        ledger.client.hset("snapferry:job:job", mapping={"waits": wait, "step_waits": wait, "halted_s": 0})
+        end()
+        assert 0 <= ledger.status("job").halted_s < 110
+
+
 def test_a_wait_of_a_job_whose_record_is_gone_leaves_nothing(ledger: Ledger) -> None:
     ParkedJobs(ledger.client).stop_waiting("gone", "waits")
 

@@ -169,7 +169,9 @@ class ParkedJobs:
         pause = number_of(paused_at or "") if paused else None
         left = [wait for name, wait in waits.items() if name not in fields]
         since = halted_at(pause, number_of(moved_at or ""), [*waits.values()])
-        until = halted_at(pause, number_of(moved_at or ""), left) or clock.now(self._redis)
-        halted_s = until - max(since, number_of(started_at))
+        now = clock.now(self._redis)
+        # In this order, a number that somebody damaged does not count.
+        until = min(now, halted_at(pause, number_of(moved_at or ""), left) or now)
+        halted_s = until - max(number_of(started_at), since)
         if halted_s > 0 and self._redis.exists(key):
             self._redis.hincrbyfloat(key, "halted_s", round(halted_s, 6))
