@@ -100,7 +100,7 @@ class _Work:
     sizes: Mapping[Address, int]
     progress: _PlannedProgress
     pushed: dict[Address, tuple[Address, int]] = field(default_factory=dict)
-    # The bytes of files whose reading the progress counted as such.
+    # The bytes of files whose last reading the progress counted as such.
     hashed: dict[Address, int] = field(default_factory=dict)
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
 
@@ -162,7 +162,7 @@ class _Work:
         first = {address: by_object[address][0] for address in sorted(by_object)}
         kept = {address: data for address, file in first.items() if (data := reads[file].data) is not None}
         self.progress.files = first
-        self.progress.held = {address: self.hashed.get(first[address], 0) for address in kept}
+        self.progress.held = {address: self.hashed.pop(first[address], 0) for address in kept}
         paths = {address: self.paths[file] for address, file in first.items()}
         store = _FilesRead(FileObjects(self.tree, paths, kept), kept)
         found = copy(store, {address: reads[file].length for address, file in first.items()})
