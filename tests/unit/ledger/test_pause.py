@@ -73,9 +73,8 @@ def test_a_job_that_goes_on_begins_its_batches_and_holds_them_no_longer(ledger: 
 
 def begun(client: redis.Redis, seconds: float, **fields: float) -> None:
     """Let the pause, and what moved last, be so many *seconds* ago, and other *fields* of the record as well."""
-    now = time.time()
-    ago = {name: now - before for name, before in fields.items()}
-    client.hset(JOB, mapping={"paused_at": now - seconds, "moved_at": now - seconds, **ago})
+    for name, before in {"paused_at": seconds, "moved_at": seconds, **fields}.items():
+        client.hset(JOB, name, time.time() - before)
 
 
 def test_the_time_of_pauses_adds_up_from_the_start_of_the_job(ledger: Ledger, client: redis.Redis) -> None:
