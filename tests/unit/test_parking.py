@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from snapferry.orchestrator.reporting.measures import running_s
 from snapferry.stores.errors import StoreNotFound, StoreUnavailable
 from snapferry.workers.ledger import Ledger, State
 from snapferry.workers.ledger.keys import UNPARKED
@@ -364,6 +365,22 @@ def test_a_damaged_wait_counts_for_no_more_than_the_life_of_the_job(
         ledger.client.hset("snapferry:job:job", mapping={"waits": wait, "step_waits": wait, "halted_s": 0})
         end()
         assert 0 <= ledger.status("job").halted_s < 110
+
+
+@pytest.mark.parametrize(
+    ("state", "counts"), [(State.FAILED, True), (State.CANCELLED, True), (State.DONE, False)]
+)
+def test_the_wait_in_which_a_job_ended_does_not_count_against_its_speed(
+    ledger: Ledger, sides: tuple[StoreSide, StoreSide], state: State, counts: bool
+) -> None:
+    """A job that is done waited for nothing at its end."""
+    now = time.time()
+    wait = {"store": "s3://b", "reason": "no answer", "since": now - 90}
+    ledger.client.hset("snapferry:job:job", mapping={"started_at": now - 100, "waits": json.dumps(wait)})
+
+    ledger.advance("job", state)
+
+    assert running_s(ledger.status("job")) == pytest.approx(10 if counts else 100, abs=5)
 
 
 def test_a_wait_of_a_job_whose_record_is_gone_leaves_nothing(ledger: Ledger) -> None:

@@ -110,13 +110,13 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         found = record[name] or ""
         return found if is_job_id(found) else ""
 
-    final = State(record["state"]).final
+    state = State(record["state"])
     waits = [wait for name in WAITS if (wait := waiting_of(record[name]))]
     inside = [_progress(value) for name, value in parts.items() if name.startswith(f"{PLAN}:")]
     priority, queue = record["priority"] or "", record["queue"] or ""
     return JobStatus(
         job_id=job_id,
-        state=State(record["state"]),
+        state=state,
         paused=bool(record["paused"]),
         cancelling=bool(record["cancel"]),
         dry_run=record["dry_run"] == "1",
@@ -157,10 +157,10 @@ def status_of(job_id: str, result: Sequence[Any]) -> JobStatus:
         moved_at=moment("moved_at"),
         ended_at=moment("ended_at"),
         halted_at=halted_at(
-            moment("paused_at") if record["paused"] else None, moment("moved_at"), waits, final=final
+            moment("paused_at") if record["paused"] else None, moment("moved_at"), waits, state
         ),
         halted_s=moment("halted_s"),
-        waiting=waits[0] if waits and not final else None,
+        waiting=waits[0] if waits and not state.final else None,
         action=Action(action),
         cause=text("cause"),
         source_objects=text("source_objects"),
@@ -197,17 +197,18 @@ def dismissal_of(at: str | None, by: str | None, why: str | None) -> Dismissal |
 
 
 def halted_at(
-    paused_at: float | None, moved_at: float, waits: Sequence[Waiting], *, final: bool = False
+    paused_at: float | None, moved_at: float, waits: Sequence[Waiting], state: State = State.COPYING
 ) -> float:
     """
-    Return since when a job is paused or waits for a store, 0.0 if it does neither.
+    Return since when a job in this *state* is paused or waits for a store, 0.0 if it does neither.
 
-    *paused_at* is None if the job is not paused, and 0.0 or outdated if a process of an earlier version paused it.
+    A job may have failed after a wait, or been cancelled in a pause. *paused_at* is None if the job is not paused, and
+    0.0 or outdated if a process of an earlier version paused it.
     """
-    found = [] if final else [wait.since for wait in waits]
+    found = [] if state is State.DONE else [wait.since for wait in waits]
     if paused_at is not None:
         # Objects in flight go on for a while. `moved_at` of a job that has ended is its end.
-        found.append(paused_at if final else max(paused_at, moved_at))
+        found.append(paused_at if state.final else max(paused_at, moved_at))
     return min(found, default=0.0)
 
 
