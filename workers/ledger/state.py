@@ -154,8 +154,9 @@ class JobStatus:
     manifest was read; 0 of other jobs. *cause* is why a job failed, in one word: see `snapferry.workers.job_state`.
     *halted_s* are the seconds since its start in which it was paused, or waited for a store, and *halted_at* is when
     the present pause or wait began, or that in which it ended. *imported*: the record comes from an export, which does
-    not say which objects failed. *manifests_healed* counts the manifests that a heal wrote, because they were missing or corrupt.
-    *in_parts* are some of the objects that are copied in parts now; only of a status that was asked for alone.
+    not say which objects failed. *manifests_healed* counts the manifests that a heal wrote, because they were missing
+    or corrupt. *in_parts* are some of the objects that are copied in parts now; only of a status that was asked for
+    alone.
     """
 
     job_id: str
