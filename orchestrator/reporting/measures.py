@@ -239,6 +239,6 @@ def running_s(status: JobStatus) -> float:
     if not status.started_at:
         return 0.0
     end = status.ended_at or time.time()
-    if status.halted_at:
+    if status.halted_at > status.started_at:
         end = min(end, status.halted_at)
     return max(0.0, end - status.started_at - status.halted_s)
