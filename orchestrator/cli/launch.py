@@ -20,8 +20,11 @@ from .fleet_access import on_fleet
 from .follow import print_new_job, run
 from .inputs.show import Show
 
-BATCHES_OF_A_PROCESS: Final = 5
+BATCHES_OF_A_PROCESS: Final = 3
 """Enough that no process waits long for the last batch of another."""
+
+LOCAL_BATCH_OBJECTS: Final = 5000
+"""Objects in a batch between directories, at most, unless the settings say otherwise."""
 
 
 def queue_job(spec: JobSpec, settings: Settings, *, quiet: bool, as_json: bool) -> int:
@@ -59,7 +62,7 @@ def _embedded(
 ) -> int:
     stores = (spec.source, spec.destination, *spec.more_sources)
     with embedded_fleet(settings, stores, spec.limits.jobs, verbose=verbose) as (fleet, jobs):
-        job_id = jobs.submit(_batched(fleet.divided(spec), stores))
+        job_id = jobs.submit(batched(fleet.divided(spec), settings, stores))
         return run(
             jobs,
             job_id,
@@ -71,17 +74,19 @@ def _embedded(
         )
 
 
-def _batched(spec: JobSpec, stores: Iterable[StoreRef]) -> JobSpec:
+def batched(spec: JobSpec, settings: Settings, stores: Iterable[StoreRef]) -> JobSpec:
     """
     Return *spec* with as few batches as the processes of an embedded fleet can share, if *stores* are directories.
 
-    There an object takes some microseconds, and a batch some milliseconds besides.
+    There an object takes some microseconds, and a batch some milliseconds besides, in which its process waits.
     """
     urls = [url for store in stores for url in (store.parsed, store.parsed_objects) if url]
     if not all(url.kind.is_local for url in urls):
         return spec
     batches = min(GROUP_BATCHES, BATCHES_OF_A_PROCESS * default_processes(spec.limits.jobs))
-    return spec.model_copy(update={"group_batches": batches})
+    is_set = "batch_objects" in settings.model_fields_set | spec.model_fields_set
+    larger = {} if is_set else {"batch_objects": LOCAL_BATCH_OBJECTS}
+    return spec.model_copy(update={"group_batches": batches, **larger})
 
 
 @contextmanager

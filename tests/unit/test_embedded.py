@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.embedded import EmbeddedFleet
+from snapferry.orchestrator.cli.launch import BATCHES_OF_A_PROCESS, LOCAL_BATCH_OBJECTS, batched
+from snapferry.orchestrator.embedded import EmbeddedFleet, default_processes
+from snapferry.workers.messages import GROUP_BATCHES, JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
 
 
@@ -32,3 +34,27 @@ def test_a_full_disk_is_told_instead_of_the_log(
     fleet.stop()
     assert ("set TMPDIR" in said) == told
     assert ("Traceback" in said) != told
+
+
+@pytest.mark.parametrize(
+    ("urls", "environ", "batches", "objects"),
+    [
+        ("file:///a file:///b", {}, BATCHES_OF_A_PROCESS * default_processes(None), LOCAL_BATCH_OBJECTS),
+        (
+            "file:///a file:///b",
+            {"SNAPFERRY_BATCH_OBJECTS": "100"},
+            BATCHES_OF_A_PROCESS * default_processes(None),
+            None,
+        ),
+        ("file:///a s3://bucket/b", {}, GROUP_BATCHES, None),
+    ],
+)
+def test_a_job_between_directories_has_few_large_batches_unless_the_settings_say_otherwise(
+    urls: str, environ: dict[str, str], batches: int, objects: int | None
+) -> None:
+    source, destination = (StoreRef(url=url) for url in urls.split())
+    spec = JobSpec(source=source, destination=destination, everything=True)
+    made = batched(spec, Settings.from_environment(environ), (source, destination))
+    assert made.group_batches == min(batches, GROUP_BATCHES)
+    assert ("batch_objects" in made.model_fields_set) == (objects is not None)
+    assert made.batch_objects == (objects or spec.batch_objects)
