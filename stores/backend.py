@@ -32,7 +32,8 @@ class Capabilities:
     *concurrency*: how many calls one process should keep in flight. 1 where a call costs CPU time and no waiting.
     *pages_listings*: `Backend.keys` costs one request per 1,000 keys and can begin anywhere, so that a ranged listing
     answers many existence questions at once.
-    *commits_together*: how many uploads are worth committing by one `Backend.commit_all`. 1 where there is no gain.
+    *commits_together*: how many uploads are worth committing by one `Backend.commit_all`. 1 where there is no gain. A
+    backend may raise it when it knows what a commit costs.
     *piece_bytes*: read and write streams longer than *pieces_above_bytes* in pieces of this size. 0 where the size of a
     piece does not matter. Other sizes work as well, at the cost of more copying.
     """

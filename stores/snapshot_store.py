@@ -21,7 +21,7 @@ from .address import MANIFESTS, OBJECTS, Address, SnapshotId, object_key, parse_
 from .backend import Backend
 from .bulk.address_set import AddressSet
 from .errors import ManifestIncomplete, StoreError
-from .features import Confirming, Mounted, feature_of
+from .features import Confirming, Mounted, feature_of, innermost
 from .manifest.parse import Manifest
 from .names.names import Names
 from .pools import files
@@ -217,7 +217,8 @@ class SnapshotStore(StreamStore):
 
     @property
     def commits_together(self) -> int:
-        return self.objects.capabilities.commits_together
+        # Wrappers have the capabilities with which a backend began.
+        return innermost(self.objects).capabilities.commits_together
 
     def abort_unfinished(self, objects: Mapping[Address, int], *, dead_only: bool = False) -> None:
         self._objects.abort_unfinished(objects, dead_only=dead_only)

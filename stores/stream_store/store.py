@@ -261,7 +261,7 @@ class StreamStore(ABC):
 
     @property
     def commits_together(self) -> int:
-        """How many staged objects are worth committing at once."""
+        """How many staged objects are worth committing at once. It may rise after a commit."""
         return 1
 
     def abort_unfinished(  # noqa: B027 - most stores keep nothing of a dead upload

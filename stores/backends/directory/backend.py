@@ -14,6 +14,8 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from time import monotonic
 from typing import Self
 
 from snapferry.stores.backend import Backend, Capabilities, Listed
@@ -55,7 +57,10 @@ from .store_directory import StoreDirectory
 from .streams import FileReader, FileUpload
 
 # Uploads that share one syncfs; each holds a descriptor until then. From `FEW` on it is cheaper than an fsync for each.
+# Where it takes longer than `SLOW_FLUSH_S` seconds, as on a disk, more uploads share it. In memory they gain nothing.
 COMMITS_TOGETHER = 64
+MOST_COMMITS_TOGETHER = 256
+SLOW_FLUSH_S = 0.002
 FEW = 4
 
 # Up to this many bytes are read at once into memory of their own; more go through a buffer that is used again.
@@ -202,7 +207,10 @@ class DirectoryBackend(
         if len(uploads) < FEW:
             super().commit_all(uploads)
             return
+        begun = monotonic()
         self.flush()
+        if monotonic() - begun > SLOW_FLUSH_S:
+            self.capabilities = replace(self.capabilities, commits_together=MOST_COMMITS_TOGETHER)
         show_all(map(_own, uploads), show_many)
 
     def abort_unfinished(self, key: str, size_hint: int, *, dead_only: bool = False) -> None:

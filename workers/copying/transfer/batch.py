@@ -8,7 +8,7 @@ object twice files the same bytes under the same address.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from typing import Any, Unpack
@@ -17,7 +17,7 @@ from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
 from snapferry.stores.pools.together import MOST_TOGETHER, SHORT_BYTES
 from snapferry.stores.stream_store import StreamStore
-from snapferry.workers.lifecycle.process_setup import limited_by_open_files
+from snapferry.workers.lifecycle.process_setup import limited_by_open_files, max_in_flight
 from snapferry.workers.outcome import BatchOutcome, Failure
 
 from .interfaces import BatchOptions, CopyVerb, Destination, Progress
@@ -67,15 +67,12 @@ def copy_batch(
     if limit is not None:
         limit.expect(flights)
     copier = ObjectCopier(source, destination, objects, progress, outages, copy or destination.copy_object)
-    group_size = destination.commits_together if together is None else together
     try:
-        if group_size > 1:
-            for first in range(0, len(needed), group_size):
-                group = needed[first : first + group_size]
+        if (together or destination.commits_together) > 1:
+            for group in _groups(needed, destination, together):
                 with copier.group() as staging:
-                    if flights <= 1:
-                        group = run_together(staging.stage_short, group, objects, limit)
-                    run_concurrently(staging.stage, group, flights, limit)
+                    left = run_together(staging.stage_short, group, objects, limit) if flights <= 1 else group
+                    run_concurrently(staging.stage, left, flights, limit)
         else:
             run_concurrently(copier.copy, needed, flights, limit)
     except DestinationRefuses as refusal:
@@ -92,6 +89,16 @@ def copy_batch(
     if outcome.copied or outcome.present:
         destination.flush()
     return outcome
+
+
+def _groups(needed: list[Address], destination: Destination, together: int | None) -> Iterator[list[Address]]:
+    """Yield *needed* in groups of *together* objects, by default as many as *destination* commits together by then."""
+    first = 0
+    while first < len(needed):
+        # Each object of a group may hold a descriptor until its commit.
+        size = together or min(destination.commits_together, max_in_flight())
+        yield needed[first : first + size]
+        first += size
 
 
 def _needed(
