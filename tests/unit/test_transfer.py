@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from snapferry.stores.address import Address, object_key
 from snapferry.stores.backend import Backend, Capabilities
+from snapferry.stores.backends.directory import backend as directory
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.native import extension
 from snapferry.stores.backends.directory.paths.root import Root
@@ -29,8 +30,8 @@ from snapferry.stores.features import KeepsUnfinished
 from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.interruption import checkpoint, interruptible
 from snapferry.stores.snapshot_store import SnapshotStore
-from snapferry.stores.streams import OpenReader
-from snapferry.workers.copying.transfer import MANY_DENIED, JobStopped, copy_batch
+from snapferry.stores.streams import OpenReader, Upload
+from snapferry.workers.copying.transfer import MANY_DENIED, JobStopped, batch, copy_batch
 from tests.faults.backends import (
     Around,
     Died,
@@ -334,6 +335,32 @@ def test_an_object_is_settled_only_when_it_is_visible(tmp_path: Path) -> None:
         copy_batch(source, destination, SIZES, looks)
 
         assert (looks.objects, looks.bytes) == (len(SIZES), sum(SIZES.values()))
+
+
+@pytest.mark.parametrize(
+    ("slow_s", "open_files", "groups"),
+    [(-1.0, 100, [4, 9, 7]), (1000.0, 100, [4, 4, 4, 4, 4]), (-1.0, 5, [4, 5, 5, 5, 1])],
+)
+def test_more_objects_share_a_flush_that_is_slow_within_the_limit_of_open_files(
+    slow_s: float, open_files: int, groups: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "SLOW_FLUSH_S", slow_s)
+    monkeypatch.setattr(directory, "COMMITS_TOGETHER", 4)
+    monkeypatch.setattr(directory, "MOST_COMMITS_TOGETHER", 9)
+    monkeypatch.setattr(batch, "max_in_flight", lambda: open_files)
+    committed: list[int] = []
+    commit_all = DirectoryBackend.commit_all
+
+    def counted(self: DirectoryBackend, uploads: Sequence[Upload]) -> None:
+        committed.append(len(uploads))
+        commit_all(self, uploads)
+
+    monkeypatch.setattr(DirectoryBackend, "commit_all", counted)
+    destination = SnapshotStore(DirectoryBackend(str(tmp_path)))
+
+    outcome = copy_batch(SnapshotStore(source_backend()), destination, SIZES, Counted())
+
+    assert (outcome.copied, committed) == (len(SIZES), groups)
 
 
 def test_objects_of_a_group_that_are_visible_in_spite_of_an_error_count_as_copied(tmp_path: Path) -> None:
