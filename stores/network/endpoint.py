@@ -63,6 +63,8 @@ def parse_endpoint(text: str) -> Endpoint:
     Refuses hosts that libraries could read differently: numbers that are not a plain IP address, zones,
     percent-encoding, backslashes, letters beyond ASCII.
     """
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        raise InvalidEndpoint("it carries credentials; use a profile instead")
     found = _form(text)
     if found is None:
         raise InvalidEndpoint("it is not http(s)://host[:port][/path]")

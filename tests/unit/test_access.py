@@ -274,6 +274,17 @@ def test_an_endpoint_that_could_be_read_in_two_ways_is_none(endpoint: str) -> No
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("user", ["user:S3cret", "S3cret", "S3cret:9000", "user:p@S3cret", ":S3cret"])
+def test_an_endpoint_with_credentials_is_refused_without_showing_them(user: str) -> None:
+    endpoint = f"https://{user}@s3.example"
+
+    with pytest.raises(InvalidSettings) as raised:
+        access_policy(Settings.from_environment({"SNAPFERRY_ACCESS_ENDPOINTS": endpoint}), "the worker")
+
+    assert "S3cret" not in str(raised.value)
+    assert "carries credentials" in str(raised.value)
+
+
 METADATA = [
     "169.254.169.254", "169.254.0.1", "fe80::1", "febf::1", "::ffff:169.254.169.254", "::ffff:a9fe:a9fe",
     "::169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::", "fd00:ec2::254", "fd00:ec2:0:0:0:0:0:23",

@@ -21,7 +21,7 @@ from typing import Final
 from snapferry.stores.access import TRUSTED, AccessPolicy, Named
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.stores.network.endpoint import Endpoint, InvalidEndpoint, parse_allowed, parse_endpoint
-from snapferry.stores.urls import StoreURL, parse_place, parse_url
+from snapferry.stores.urls import StoreURL, parse_place, parse_url, redact
 
 from .config_file import Access, Config, read_config
 from .environment import CONFIG_HERE, InvalidSettings, Settings, named_endpoints
@@ -93,7 +93,8 @@ def _endpoint(text: str) -> Endpoint:
     try:
         return parse_allowed(text)
     except InvalidEndpoint as error:
-        raise InvalidSettings(f"access.endpoints (SNAPFERRY_ACCESS_ENDPOINTS): {text!r}: {error}") from None
+        where = "access.endpoints (SNAPFERRY_ACCESS_ENDPOINTS)"
+        raise InvalidSettings(f"{where}: {redact(text)!r}: {error}") from None
 
 
 def _named(config: Config) -> frozenset[Named]:
