@@ -297,16 +297,16 @@ class Manifest:
 
     def _columns(self) -> Iterator[Columns]:
         """Yield the manifest, checked, piece by piece."""
-        return self._read(_columns_of, lambda columns: columns)
+        return self._read(None, lambda columns: columns)
 
     def _read(
-        self, plainly: _Plainly[_T], of: Callable[[Columns], _T], part: _Part | None = None
+        self, plainly: _Plainly[_T] | None, of: Callable[[Columns], _T], part: _Part | None = None
     ) -> Iterator[_T]:
         """
         Yield a part of the manifest, or all of it, checked, piece by piece. Uses its own reading position.
 
-        *plainly* takes a piece and the PATH before it, and returns what to yield and the last PATH. Where it returns
-        None, *of* makes it from the lines.
+        *plainly* takes a piece and the PATH before it, and returns what to yield and the last PATH. Without it, and
+        where it returns None, *of* makes what to yield from the lines.
         """
         self._check_not_empty()
         position, end, last = part or (0, self.length, "")
@@ -314,7 +314,7 @@ class Manifest:
         while position < end:
             checkpoint()
             piece = self._piece_at(position, end)
-            found = plainly(piece, last)
+            found = plainly(piece, last) if plainly else None
             if found is None:
                 columns = read_plainly(piece, last) or self._read_by_line(piece, number, last)
                 found = of(columns), columns.paths[-1] if columns.paths else last
@@ -359,11 +359,6 @@ class Manifest:
             raise ManifestSyntaxError(
                 self._label, self.id, "the manifest is empty; a manifest has at least one line end"
             )
-
-
-def _columns_of(piece: bytes, last: str) -> tuple[Columns, str] | None:
-    columns = read_plainly(piece, last)
-    return None if columns is None else (columns, columns.paths[-1])
 
 
 def add_largest(largest: dict[Address, int], addresses: Sequence[Address], sizes: Sequence[int]) -> None:

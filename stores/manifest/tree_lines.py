@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import compress, islice
-from operator import lt
+from operator import lt, not_
 from typing import Final, NamedTuple
 
 from snapferry.stores.address import Address
@@ -99,11 +99,8 @@ class _Seen:
         self, kinds: Sequence[str], permissions: Sequence[str], paths: Sequence[str], modes: dict[str, int]
     ) -> bool:
         """Return whether the lines are right, as nearly all are. If not, `check` decides."""
-        of_files: Sequence[str] = paths
-        of_folders: Iterable[str] = ()
-        if kinds.count("D"):
-            of_files = list(compress(paths, [kind == "F" for kind in kinds]))
-            of_folders = compress(paths, [kind == "D" for kind in kinds])
+        are_files = [kind == "F" for kind in kinds]
+        of_files = list(compress(paths, are_files))
         if not (
             modes.keys() >= set(permissions)
             and self.last < paths[0]
@@ -112,20 +109,15 @@ class _Seen:
         ):
             return False
         try:
-            for path in of_folders:
+            for path in compress(paths, map(not_, are_files)):
                 _check_path(path, is_folder=True)
         except _Refused:
             return False
-        return not self._may_be_below_files(kinds, paths) or self._are_not_below_files(of_files, paths)
-
-    def _may_be_below_files(self, kinds: Sequence[str], paths: Sequence[str]) -> bool:
-        """Return whether the path of a file is the beginning of a later path, which need not be below it."""
-        # Between a path and a later one that begins with it, all paths begin with it: so the next one tells.
-        following = islice(paths, 1, None)
-        are_files = [kind == "F" for kind in kinds]
-        return any(map(str.startswith, compress(following, are_files), compress(paths, are_files))) or any(
-            map(paths[0].startswith, self.files)
-        )
+        # Between a path and a later one that begins with it, all paths begin with it: so the one after a file tells.
+        after_files = compress(islice(paths, 1, None), are_files)
+        if any(map(str.startswith, after_files, of_files)) or any(map(paths[0].startswith, self.files)):
+            return self._are_not_below_files(of_files, paths)
+        return True
 
     def _are_not_below_files(self, of_files: Sequence[str], paths: Sequence[str]) -> bool:
         above = {path[: path.rindex("/")] for path in paths}
