@@ -27,7 +27,8 @@ from snapferry.workers.extras import LOCAL_EXTRA, require
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 
-from .keeper import LOOK_S, accepts, keep, kill_group, readable
+from .fleet_parts import LOOK_S, accepts
+from .keeper import Pipes, keep, kill_group, readable
 from .quick_imports import quick_imports
 
 START_TIMEOUT_S = 10.0
@@ -129,6 +130,7 @@ class EmbeddedFleet:
         lifeline_read, self._lifeline = os.pipe()
         self._reports, reports_write = os.pipe()
         self._steps, steps_write = os.pipe()
+        orders_read, self._orders = os.pipe()
         for end in (self._steps, steps_write):
             os.set_blocking(end, False)
         sys.stdout.flush()
@@ -139,19 +141,11 @@ class EmbeddedFleet:
             os.close(self._lifeline)
             os.close(self._reports)
             os.close(self._steps)
-            keep(
-                self._folder,
-                server,
-                self.settings,
-                self._processes,
-                self._log_level,
-                lifeline_read,
-                reports_write,
-                steps_write,
-            )
-        os.close(lifeline_read)
-        os.close(reports_write)
-        os.close(steps_write)
+            os.close(self._orders)
+            pipes = Pipes(lifeline_read, reports_write, steps_write, orders_read)
+            keep(self._folder, server, self.settings, self._processes, self._log_level, pipes)
+        for end in (lifeline_read, reports_write, steps_write, orders_read):
+            os.close(end)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -180,8 +174,18 @@ class EmbeddedFleet:
                 kill_group(self._parts_group)
             os.close(self._reports)
             os.close(self._steps)
+            os.close(self._orders)
             self._keeper = 0
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def plan(self, job_id: str) -> None:
+        """
+        Let a process of the fleet take the first steps of a job, while the worker may still start.
+
+        Whatever happens to that process, the job goes on. If the fleet has ended, `check` says so.
+        """
+        with suppress(OSError):
+            os.write(self._orders, f"{job_id}\n".encode())
 
     def divided(self, spec: JobSpec) -> JobSpec:
         """Return *spec* with its objects in flight divided among the worker processes."""

@@ -10,53 +10,60 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
-from celery import signals
-
-from snapferry.stores.access import TRUSTED
-from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 
-from .job_app import make_job_app
+from .fleet_parts import Roles
 
-# Seconds between two checks whether the server accepts connections: it does not announce that.
-LOOK_S = 0.002
+# Seconds between two looks whether a part has ended.
+_LOOK_S = 0.2
 
 
-def accepts(path: str) -> bool:
-    """Return whether the server at the unix socket *path* accepts connections."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-        return True
+@dataclass(frozen=True)
+class Pipes:
+    """The keeper's ends of the pipes to its owner."""
+
+    lifeline: int
+    """To read. It is closed when the owner is gone."""
+    reports: int
+    """To write the process group of the parts to, then which of them ended unexpectedly."""
+    steps: int
+    """To write a byte to whenever the steps of a job were taken."""
+    orders: int
+    """To read the ids of jobs from, a line each, whose first steps are to be taken at once."""
+
+    def close(self) -> None:
+        """Close what the parts do not need."""
+        for descriptor in (self.lifeline, self.reports, self.orders):
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process of the fleet."""
+
+    name: str
+    for_one_job: bool = False
+    """It ends by itself."""
+    otherwise: Callable[[], object] | None = None
+    """What to do if it does not end well. None: the fleet has ended."""
 
 
 def keep(
-    folder: str,
-    server: str,
-    settings: Settings,
-    processes: int,
-    log_level: str | None,
-    lifeline: int,
-    reports: int,
-    steps: int,
+    folder: str, server: str, settings: Settings, processes: int, log_level: str | None, pipes: Pipes
 ) -> None:
     """
     Run the keeper in a forked process, which ends: start the parts, and kill all of them when the owner is gone.
 
-    *lifeline* is the end to read of the owner's pipe. To *reports* it writes the process group of the parts, then which
-    of them ended unexpectedly; to *steps*, a byte whenever the steps of a job were taken.
+    *processes* is the number of worker processes; with 0, the server is alone.
     """
-    group = 0
-    parts: dict[int, str] = {}
+    keeper = _Keeper(folder, pipes)
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -65,32 +72,127 @@ def keep(
         tempfile.tempdir = folder
         _redirect(folder, to_stderr=log_level is not None)
         try:
-            group = _start_server(server, folder)
+            keeper.start_server(server)
         except OSError as error:
-            os.write(reports, f"cannot run {server}: {error.strerror}".encode())
-            select.select([lifeline], [], [])
+            os.write(pipes.reports, f"cannot run {server}: {error.strerror}".encode())
             return
-        os.write(reports, f"{group}\n".encode())
-        parts[group] = "the embedded server"
-        ended = ""
+        os.write(pipes.reports, f"{keeper.group}\n".encode())
         if processes:
-            process = _start_worker(folder, settings, processes, group, (lifeline, reports), steps, log_level)
-            parts[process] = "the embedded worker"
-        while not ended and not readable(lifeline, 0.2):
-            ended = ended_part(parts)
-        if ended:
-            os.write(reports, f"{ended} ended unexpectedly".encode())
-        select.select([lifeline], [], [])
+            keeper.start_workers(Roles(folder, settings, log_level, pipes.steps), processes)
+        if ended := keeper.watch():
+            os.write(pipes.reports, f"{ended} ended unexpectedly".encode())
     finally:
-        if group:
-            kill_group(group)
-        for process in parts:
+        # The owner reads the end of the log before it goes.
+        select.select([pipes.lifeline], [], [])
+        keeper.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+
+class _Keeper:
+    def __init__(self, folder: str, pipes: Pipes) -> None:
+        self._folder = folder
+        self._pipes = pipes
+        self._parts: dict[int, Part] = {}
+        self._roles: Roles | None = None
+        self.group = 0
+        """The process group of the parts, 0 before there are any."""
+
+    def start_server(self, server: str) -> None:
+        """Start the server. Raises `OSError`."""
+        options = {
+            "port": "0",
+            "unixsocket": f"{self._folder}/s",
+            "unixsocketperm": "700",
+            "dir": self._folder,
+            "save": "",
+            "appendonly": "no",
+            "maxmemory-policy": "noeviction",
+            "loglevel": "warning",
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        self.group = subprocess.Popen(
+            [server, *arguments], stdin=subprocess.DEVNULL, process_group=0, pass_fds=()
+        ).pid
+        self._parts[self.group] = Part("the embedded server")
+
+    def start_workers(self, roles: Roles, processes: int) -> None:
+        """Start the worker, which gets ready while the server starts."""
+        self._roles = roles
+        self._start(Part("the embedded worker"), partial(roles.work, processes))
+
+    def watch(self) -> str:
+        """Carry out the owner's orders until a part ends unexpectedly, and return its name; "" if the owner is gone."""
+        while True:
+            ready, _, _ = select.select([self._pipes.lifeline, self._pipes.orders], [], [], _LOOK_S)
+            if self._pipes.lifeline in ready:
+                return ""
+            if self._pipes.orders in ready:
+                for job_id in os.read(self._pipes.orders, 4096).decode().split():
+                    self._plan(job_id)
+            if ended := self._ended_part():
+                return ended
+
+    def kill(self) -> None:
+        """Kill all parts, and wait until they have ended."""
+        if self.group:
+            kill_group(self.group)
+        for process in self._parts:
             with suppress(ChildProcessError):
                 if os.waitpid(process, os.WNOHANG) == (0, 0):
                     os.kill(process, signal.SIGKILL)
                     os.waitpid(process, 0)
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)
+
+    def _plan(self, job_id: str) -> None:
+        """Let a process take the first steps of a job, while the worker may still start."""
+        assert self._roles is not None
+        name = "the embedded planner"
+        leave = partial(
+            self._start, Part(name, for_one_job=True), partial(self._roles.leave_to_worker, job_id)
+        )
+        self._start(
+            Part(name, for_one_job=True, otherwise=leave), partial(self._roles.take_first_steps, job_id)
+        )
+
+    def _ended_part(self) -> str:
+        """Return the name of a part that has ended unexpectedly, "" if there is none."""
+        for process, part in list(self._parts.items()):
+            if (status := exit_status(process)) is None:
+                continue
+            if not part.for_one_job or (status and part.otherwise is None):
+                return part.name
+            del self._parts[process]
+            if status and part.otherwise is not None:
+                part.otherwise()
+        return ""
+
+    def _start(self, part: Part, role: Callable[[], int]) -> None:
+        """Run *role* in a new process, whose exit status it returns."""
+        process = os.fork()
+        if process:
+            # The child does the same. Only both together make sure that a kill of the group never misses it.
+            with suppress(OSError):
+                os.setpgid(process, self.group)
+            self._parts[process] = part
+            return
+        status = 1
+        try:
+            os.setpgid(0, self.group)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._pipes.close()
+            status = role()
+        finally:
+            os._exit(status)
+
+
+def exit_status(process: int) -> int | None:
+    """Return how a child of this process ended, 0 for well, None while it runs."""
+    try:
+        ended, status = os.waitpid(process, os.WNOHANG)
+    except ChildProcessError:
+        # Popen has already waited for a server that ended at once.
+        return 0
+    return status if ended else None
 
 
 def readable(descriptor: int, timeout_s: float) -> bool:
@@ -113,90 +215,3 @@ def _redirect(folder: str, *, to_stderr: bool) -> None:
     os.dup2(log, 1)
     if not to_stderr:
         os.dup2(log, 2)
-
-
-def ended_part(parts: dict[int, str]) -> str:
-    """Return the name of a part that has ended, "" if all parts run."""
-    for process, name in parts.items():
-        try:
-            if os.waitpid(process, os.WNOHANG)[0]:
-                return name
-        except ChildProcessError:
-            # Popen has already waited for a server that ended at once.
-            return name
-    return ""
-
-
-def _start_server(server: str, folder: str) -> int:
-    options = {
-        "port": "0",
-        "unixsocket": f"{folder}/s",
-        "unixsocketperm": "700",
-        "dir": folder,
-        "save": "",
-        "appendonly": "no",
-        "maxmemory-policy": "noeviction",
-        "loglevel": "warning",
-    }
-    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    return subprocess.Popen([server, *arguments], stdin=subprocess.DEVNULL, process_group=0).pid
-
-
-def _tell_steps(steps: int) -> None:
-    """Write to the pipe *steps* when a task has ended that takes the steps of a job, and so may have ended the job."""
-
-    def tell(sender: Any = None, **_: Any) -> None:
-        if sender.name not in {"snapferry.copy_batch", "snapferry.copy_parts"}:
-            # A full pipe tells enough. Without a reader, the command is gone.
-            with suppress(OSError):
-                os.write(steps, b".")
-
-    signals.task_postrun.connect(tell, weak=False)
-
-
-def _start_worker(
-    folder: str,
-    settings: Settings,
-    processes: int,
-    group: int,
-    keepers_own: tuple[int, ...],
-    steps: int,
-    log_level: str | None,
-) -> int:
-    """Start the worker, which gets ready while the server starts. If the server ends instead, the keeper kills it."""
-    process = os.fork()
-    if process:
-        # The child does the same. Only both together make sure that a kill of the group never misses it.
-        with suppress(OSError):
-            os.setpgid(process, group)
-        return process
-    status = 1
-    try:
-        os.setpgid(0, group)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for descriptor in keepers_own:
-            os.close(descriptor)
-        # The stores are those that the command's own user named.
-        app = make_job_app(settings, TRUSTED)
-        # The fleet of one command: its events have no reader, and it has no remote control.
-        app.conf.update(
-            worker_enable_remote_control=False, worker_send_task_events=False, task_send_sent_event=False
-        )
-        app.finalize()
-        _tell_steps(steps)
-        while not accepts(f"{folder}/s"):
-            time.sleep(LOOK_S)
-        worker = app.Worker(
-            queues=[COPY_QUEUE, PLAN_QUEUE],
-            concurrency=processes,
-            pool="prefork",
-            loglevel=(log_level or "warning").upper(),
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-            quiet=True,
-        )
-        worker.start()
-        status = worker.exitcode or 0
-    finally:
-        os._exit(status)

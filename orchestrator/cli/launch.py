@@ -106,6 +106,6 @@ def embedded_fleet(
     try:
         level = chosen().get("log_level", "info" if verbose else None)
         with EmbeddedFleet(settings, processes=processes, log_level=level) as fleet:
-            yield fleet, Jobs(fleet.settings, check=False, access=TRUSTED)
+            yield fleet, Jobs(fleet.settings, check=False, access=TRUSTED, plan=fleet.plan)
     except FleetDied as error:
         fail(f"{error}\nNothing is lost: no manifest was written before its objects. {RUN_AGAIN}")

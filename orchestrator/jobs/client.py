@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from celery import Celery
@@ -38,7 +38,8 @@ class Jobs(JobReader):
 
     Raises `snapferry.workers.settings.environment.InvalidSettings`. With *check*, also raises
     `snapferry.workers.broker.connection.BrokerUnavailable` within 10 seconds if the broker does not answer or would
-    lose tasks. Otherwise as `JobReader`.
+    lose tasks. *plan* takes the first steps of a job by its id, instead of the next orchestrator. Otherwise as
+    `JobReader`.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Jobs(JobReader):
         answer_s: float = 30,
         access: AccessPolicy | None = None,
         role: str = "this command",
+        plan: Callable[[str], None] | None = None,
     ) -> None:
+        self._plan = plan
         self._app: Celery = make_job_app(settings, serves=False)
         if check:
             check_broker(settings.broker_url or "")
@@ -239,7 +242,10 @@ class Jobs(JobReader):
                 self._ledger.create(spec, s3_requests=self._settings.s3_max_requests, schedule=schedule)
                 if paused:
                     self._ledger.pause(spec.job_id, paused=True)
-                queue_plan(self._app, spec)
+                if self._plan is None:
+                    queue_plan(self._app, spec)
+                else:
+                    self._plan(spec.job_id)
         except BaseException as error:
             if self._withdrawn(spec, error):
                 raise

@@ -1,0 +1,102 @@
+"""What the processes of an embedded fleet do: the worker, and the process that takes the first steps of a job."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+from celery import signals
+
+from snapferry.stores.access import TRUSTED
+from snapferry.workers.broker.open_ledger import open_ledger
+from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
+from snapferry.workers.settings.environment import Settings
+from snapferry.workers.telemetry import logs
+
+from .driving.dispatch import queue_drive
+from .driving.drive import drive_job
+from .job_app import make_job_app
+from .tasks import conclude
+
+LOOK_S: Final = 0.002
+"""Seconds between two checks whether the server accepts connections: it does not announce that."""
+
+
+class Roles:
+    """
+    The parts of a fleet but its server, as functions that run in forked processes and return an exit status.
+
+    *folder* has the server's socket. To the pipe *steps* they write a byte when the steps of a job were taken.
+    Connects to nothing.
+    """
+
+    def __init__(self, folder: str, settings: Settings, log_level: str | None, steps: int) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._log_level = (log_level or "warning").upper()
+        self._steps = steps
+        # The stores are those that the command's own user named.
+        self._app = make_job_app(settings, TRUSTED)
+        # The fleet of one command: its events have no reader, and it has no remote control.
+        self._app.conf.update(
+            worker_enable_remote_control=False, worker_send_task_events=False, task_send_sent_event=False
+        )
+        self._app.finalize()
+
+    def work(self, processes: int) -> int:
+        """Run a worker with this many processes. It gets ready while the server starts."""
+        signals.task_postrun.connect(self._task_ended, weak=False)
+        while not accepts(f"{self._folder}/s"):
+            time.sleep(LOOK_S)
+        worker = self._app.Worker(
+            queues=[COPY_QUEUE, PLAN_QUEUE],
+            concurrency=processes,
+            pool="prefork",
+            loglevel=self._log_level,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+        )
+        worker.start()
+        return worker.exitcode or 0
+
+    def take_first_steps(self, job_id: str) -> int:
+        """
+        Drive a job for the first time, which plans it. No message asks for that.
+
+        After an error `leave_to_worker` goes on.
+        """
+        logs.configure(self._settings, level=self._log_level, worker=f"planner@{socket.gethostname()}")
+        ledger = open_ledger(self._settings)
+        with logs.about(job=job_id):
+            conclude(self._app, ledger, job_id, "plan_job", drive_job(self._app, ledger, job_id, TRUSTED))
+        self._tell_step()
+        return 0
+
+    def leave_to_worker(self, job_id: str) -> int:
+        """Let the worker drive a job, which also handles what went wrong."""
+        queue_drive(self._app, job_id, "its first steps failed")
+        return 0
+
+    def _task_ended(self, sender: Any = None, **_: Any) -> None:
+        if sender.name not in {"snapferry.copy_batch", "snapferry.copy_parts"}:
+            self._tell_step()
+
+    def _tell_step(self) -> None:
+        # A full pipe tells enough. Without a reader, the command is gone.
+        with suppress(OSError):
+            os.write(self._steps, b".")
+
+
+def accepts(path: str) -> bool:
+    """Return whether the server at the unix socket *path* accepts connections."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
