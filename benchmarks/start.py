@@ -35,7 +35,12 @@ FILE_BYTES: Final = 4096
 # Seconds between two looks at how long the processes have run. More often, looking would take a core.
 SAMPLE_EVERY_S: Final = 0.004
 
-NAMES: Final = ("the command", "keeper", "worker", "worker process 1", "worker process 2")
+# The children of a process, in the order in which it forks them.
+CHILDREN: Final = {
+    "the command": ("keeper",),
+    "keeper": ("worker", "planner"),
+    "worker": ("worker process 1", "worker process 2"),
+}
 SERVER: Final = "server"
 
 
@@ -85,7 +90,7 @@ def lanes(
 ) -> list[Lane]:
     """Return the processes that *events* and *samples* tell of, in the order in which they began."""
     begins = {root: began_ns} | {event.pid: event.begin_ns for event in events if event.kind == "fork"}
-    named = dict(zip(sorted(begins, key=begins.__getitem__), NAMES, strict=False))
+    named = _named(root, events)
     for pid, name in names.items():
         # It is not forked by Python, so no event tells of it.
         if pid not in begins and name.endswith("-server"):
@@ -114,6 +119,18 @@ def lanes(
             if other > one
         ]
     return sorted(found.values(), key=lambda lane: lane.begin_ms)
+
+
+def _named(root: int, events: Sequence[Event]) -> dict[int, str]:
+    """Return the names of the processes that were forked, by their ids."""
+    named = {root: "the command"}
+    left = {name: iter(children) for name, children in CHILDREN.items()}
+    for event in sorted(
+        (event for event in events if event.kind == "fork"), key=lambda event: event.begin_ns
+    ):
+        if name := next(left.get(named.get(int(event.name), ""), iter(())), ""):
+            named[event.pid] = name
+    return named
 
 
 def _depths(imports: Iterable[Event]) -> Iterable[tuple[Event, int]]:

@@ -6,13 +6,11 @@ Deciding and showing: what turns a request into work, and work into an account.
     job_app        makes the Celery app with the tasks of jobs
     app            the same with mirrors and scrubs: the app of the whole fleet
     celery         that app, as ``celery -A snapferry.orchestrator`` finds it
-    embedded       a private fleet on this machine, gone when its owner ends
-    keeper         the process that starts the parts of such a fleet, and kills them
-    fleet_parts    what these parts do
     flower_config  Flower's settings
     flower_views   pages of Flower that find the tasks of a job
     periodic       work that is done every few seconds while a worker runs
     presence       an orchestrator announces itself in Redis
+    embedded/      a fleet on this machine for one command, gone when the command ends
     planning/      which objects and snapshots, and in which batches
     driving/       the steps of a job
     reporting/     how a job stands and how it ended

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from snapferry.orchestrator.keeper import ended_part
+from snapferry.orchestrator.embedded.keeper import exit_status
 from snapferry.stores.opening import open_store
 from tests.sample import assert_published_means_complete, make_store, random_files, tree
 
@@ -24,6 +24,7 @@ from .processes import (
     PATIENCE_S,
     REPOSITORY,
     Started,
+    children_of,
     command_of,
     environment,
     marked,
@@ -71,6 +72,12 @@ def running_sync(
 
 def wait_until_copying(destination: Path) -> None:
     until((destination / ".objects").is_dir, "the first object is written")
+
+
+def worker_of(running: Started) -> int:
+    """Return the id of the fleet's worker: after the server, the first process that the keeper starts."""
+    _, _, *others = running.family()
+    return min(process for process in others if "unixsocket:" not in command_of(process))
 
 
 def assert_gone(running: Started, temporary: Path) -> None:
@@ -283,8 +290,7 @@ def test_a_killed_worker_child_costs_its_batch_again_and_nothing_else(
 ) -> None:
     with running_sync(large.root, tmp_path / "b", large.id, temporary) as running:
         wait_until_copying(tmp_path / "b")
-        # The youngest processes of the family are the pool's children.
-        os.kill(max(running.family()), signal.SIGKILL)
+        os.kill(children_of(worker_of(running))[0], signal.SIGKILL)
 
         assert running.process.wait(PATIENCE_S) == 0, running.process.stderr and running.process.stderr.read()
     kept = {path: data for path, data in tree(tmp_path / "b").items() if ".tmp-" not in path}
@@ -403,8 +409,7 @@ def test_a_dead_part_of_the_fleet_ends_the_command_with_a_reason(
         owner, keeper, *others = running.family()
         assert owner == running.process.pid
         server = next(process for process in others if "unixsocket:" in command_of(process))
-        worker = min(process for process in others if process != server)
-        os.kill({"server": server, "worker": worker, "keeper": keeper}[part], signal.SIGKILL)
+        os.kill({"server": server, "worker": worker_of(running), "keeper": keeper}[part], signal.SIGKILL)
 
         assert running.process.wait(PATIENCE_S) == 1
         assert running.process.stderr is not None
@@ -449,10 +454,9 @@ def test_one_object_in_flight_means_one_worker_process(tmp_path: Path, temporary
     ]
     with started(*command, env={"TMPDIR": str(temporary)}) as running:
         wait_until_copying(tmp_path / "b")
-        family = running.family()
+        processes = children_of(worker_of(running))
         assert running.process.wait(PATIENCE_S) == 0
-    # owner, keeper, server, worker, its one child
-    assert len(family) == 5
+    assert len(processes) == 1
 
 
 def test_the_list_of_snapshots_is_sorted_and_ignores_strangers(forge: Forge, tmp_path: Path) -> None:
@@ -468,11 +472,78 @@ def test_the_mark_is_unique_to_each_command() -> None:
     assert environment()[MARK] != environment()[MARK]
 
 
+# A sync in which the process that takes the first steps of its job meets what the first argument names.
+PLANNER_FAILS = """
+import os, signal, sys
+from snapferry.orchestrator.embedded import parts
+from snapferry.orchestrator.cli import main
+
+how, real = sys.argv.pop(1), parts.drive_job
+
+def drive_job(*arguments):
+    if how == "fails after its steps":
+        real(*arguments)
+    if how == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise OSError("no memory")
+
+parts.drive_job = drive_job
+main()
+"""
+
+
+@pytest.mark.parametrize("how", ["fails", "is killed", "fails after its steps"])
+def test_whatever_happens_to_the_process_that_plans_a_job_the_worker_takes_its_steps(
+    how: str, tmp_path: Path, temporary: Path
+) -> None:
+    (snapshot,) = write_snapshots(tmp_path / "a", [random_files(10)])
+    command = [sys.executable, "-c", PLANNER_FAILS, how, *sync(tmp_path / "a", tmp_path / "b", snapshot)]
+
+    with started(*command, env={"TMPDIR": str(temporary)}) as running:
+        assert running.process.wait(PATIENCE_S) == 0, running.process.stderr and running.process.stderr.read()
+        assert_gone(running, temporary)
+
+    assert tree(tmp_path / "b") == tree(tmp_path / "a")
+
+
+# A sync whose worker gets ready only when somebody has written to the pipe that the first argument names.
+WORKER_STARTS_LATE = """
+import sys
+from pathlib import Path
+from snapferry.orchestrator.cli import main
+from snapferry.orchestrator.embedded.parts import Roles
+
+gate, real = Path(sys.argv.pop(1)), Roles.work
+
+def work(*arguments):
+    gate.read_bytes()
+    return real(*arguments)
+
+Roles.work = work
+main()
+"""
+
+
+def test_a_job_is_planned_before_the_worker_is_ready(tmp_path: Path) -> None:
+    (snapshot,) = write_snapshots(tmp_path / "a", [random_files(10)])
+    os.mkfifo(gate := tmp_path / "gate")
+    arguments = sync(tmp_path / "a", tmp_path / "b", snapshot, "--verbose")
+
+    with started(sys.executable, "-c", WORKER_STARTS_LATE, str(gate), *arguments) as running:
+        assert running.process.stderr is not None
+        assert any(b"plan_job" in line for line in running.process.stderr)
+        gate.write_bytes(b"now")
+        rest = running.process.stderr.read()
+        assert running.process.wait(PATIENCE_S) == 0, rest
+
+    assert tree(tmp_path / "b") == tree(tmp_path / "a")
+
+
 def test_a_part_that_somebody_else_has_waited_for_has_ended_too() -> None:
     """`subprocess` waits for a process that ends before its object is dropped."""
     process = subprocess.Popen(["true"])
     process.wait()
     with subprocess.Popen(["sleep", "60"]) as runs:
-        assert ended_part({runs.pid: "one that runs"}) == ""
-        assert ended_part({runs.pid: "one that runs", process.pid: "one that ended"}) == "one that ended"
+        assert exit_status(runs.pid) is None
+        assert exit_status(process.pid) == 0
         runs.kill()

@@ -210,7 +210,7 @@ def test_a_redis_server_that_serves_nothing_ends_the_command_and_leaves_nothing(
     fake.write_bytes(server)
     fake.chmod(0o755)
     command = command_for(
-        tmp_path, snapshot, before="import snapferry.orchestrator.embedded as e; e.START_TIMEOUT_S = 5"
+        tmp_path, snapshot, before="import snapferry.orchestrator.embedded.fleet as e; e.START_TIMEOUT_S = 5"
     )
     env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "tmp")}
 

@@ -15,7 +15,7 @@ from benchmarks.start import in_words, lanes
 from benchmarks.start_recorder import Event
 
 MS = 1_000_000
-COMMAND, KEEPER, WORKER, CHILD, OTHER, SERVED = 10, 11, 12, 13, 14, 15
+COMMAND, KEEPER, WORKER, CHILD, OTHER, SERVED, PLANNER = 10, 11, 12, 13, 14, 15, 16
 
 EVENTS = [
     Event("import", COMMAND, "click.types", 12 * MS, 14 * MS),
@@ -25,6 +25,7 @@ EVENTS = [
     Event("fork", KEEPER, str(COMMAND), 31 * MS, 31 * MS),
     Event("fork", WORKER, str(KEEPER), 33 * MS, 33 * MS),
     Event("fork", CHILD, str(WORKER), 40 * MS, 40 * MS),
+    Event("fork", PLANNER, str(KEEPER), 41 * MS, 41 * MS),
     Event("task", CHILD, "plan_job", 42 * MS, 47 * MS),
 ]
 SAMPLES = {
@@ -45,6 +46,7 @@ def test_the_processes_of_a_command_are_told_by_their_forks_and_the_server_by_it
         ("worker", 33, 37),
         ("server", 34, 44),
         ("worker process 1", 40, 48),
+        ("planner", 41, 51),
     ]
 
 
@@ -69,6 +71,7 @@ def test_a_line_for_each_process_says_what_it_did():
         "worker: 33-37 ms, running 2 ms",
         "server: 34-44 ms, running 1 ms",
         "worker process 1: 40-48 ms, running 6 ms, plan_job 42-47 ms",
+        "planner: 41-51 ms, running 0 ms",
     ]
 
 

@@ -23,13 +23,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from snapferry.orchestrator.quick_imports import quick_imports
 from snapferry.workers.extras import LOCAL_EXTRA, require
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 
-from .fleet_parts import LOOK_S, accepts
 from .keeper import Pipes, keep, kill_group, readable
-from .quick_imports import quick_imports
+from .parts import LOOK_S, accepts
 
 START_TIMEOUT_S = 10.0
 

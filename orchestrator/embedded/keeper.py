@@ -19,7 +19,7 @@ from functools import partial
 
 from snapferry.workers.settings.environment import Settings
 
-from .fleet_parts import Roles
+from .parts import Roles
 
 # Seconds between two looks whether a part has ended.
 _LOOK_S = 0.2

@@ -10,16 +10,15 @@ from typing import Any, Final
 
 from celery import signals
 
+from snapferry.orchestrator.driving.dispatch import queue_drive
+from snapferry.orchestrator.driving.drive import drive_job
+from snapferry.orchestrator.job_app import make_job_app
+from snapferry.orchestrator.tasks import conclude
 from snapferry.stores.access import TRUSTED
 from snapferry.workers.broker.open_ledger import open_ledger
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry import logs
-
-from .driving.dispatch import queue_drive
-from .driving.drive import drive_job
-from .job_app import make_job_app
-from .tasks import conclude
 
 LOOK_S: Final = 0.002
 """Seconds between two checks whether the server accepts connections: it does not announce that."""
