@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -277,11 +278,18 @@ def machine() -> str:
     parts = [
         f"{cores()} cores ({_processor()}), {memory:.0f} GiB",
         f"{platform.system()} {platform.release()}",
-        f"Python {platform.python_version()}",
+        f"Python {platform.python_version()} ({_build()})",
         *(f"{package} {_version(package)}" for package in _PACKAGES),
         f"load before the start {os.getloadavg()[0]:.1f}",
     ]
     return ", ".join(parts) + "."
+
+
+def _build() -> str:
+    """Return how this Python was built, as far as a process sees it: `sysconfig` of Debian tells of another build."""
+    with suppress(OSError):
+        return "shared library" if "libpython" in Path("/proc/self/maps").read_text() else "one file"
+    return platform.python_compiler()
 
 
 def document(results: Sequence[Result], where: str) -> dict[str, Any]:
