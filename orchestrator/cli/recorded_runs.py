@@ -32,7 +32,7 @@ def recorded_runs(settings: Settings, config: Config, state_dir: str) -> Iterato
         return
     try:
         with EmbeddedFleet(settings, processes=0) as server:
-            records = client(server.settings.broker_url or "")
+            records = client(server.settings.broker_url or "", retries=1)
             for one in config.scheduled:
                 try:
                     lost = StateFile(state_dir, one.kind, one.name).restore(records, move=False)

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from snapferry.orchestrator.quick_imports import quick_imports
+from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
 from snapferry.workers.extras import LOCAL_EXTRA, require
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
@@ -32,6 +33,9 @@ from .keeper import Pipes, keep, kill_group, readable
 from .parts import LOOK_S, accepts
 
 START_TIMEOUT_S = 10.0
+
+# Seconds within which the keeper tells that a part has ended.
+_REPORT_S = 1.0
 
 # The kernel's limit for the path of a unix socket is 107 bytes.
 _LONGEST_SOCKET_PATH = 100
@@ -150,11 +154,17 @@ class EmbeddedFleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            if isinstance(error, (BrokerUnavailable, *OUTAGE)):
+                # The server was killed, or is stopped. The keeper tells within a moment.
+                self.check(_REPORT_S)
+                raise FleetDied(f"the embedded server does not answer: {error}") from error
+        finally:
+            self.stop()
 
-    def check(self) -> None:
-        """Raise `FleetDied` if a part of the fleet ended unexpectedly."""
-        if readable(self._reports, 0):
+    def check(self, wait_s: float = 0) -> None:
+        """Raise `FleetDied` if a part of the fleet ended unexpectedly, or does so within *wait_s* seconds."""
+        if readable(self._reports, wait_s):
             report = os.read(self._reports, 4096).decode(errors="replace")
             raise FleetDied((report or "the keeper of the embedded fleet was killed") + self._end_of_log())
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,10 +20,13 @@ from functools import partial
 
 from snapferry.workers.settings.environment import Settings
 
-from .parts import Roles
+from .parts import LOOK_S, Roles
 
 # Seconds between two looks whether a part has ended.
 _LOOK_S = 0.2
+
+# The most seconds that a killed planner is waited for.
+_END_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class Part:
     """What to do if it does not end well. None: the fleet has ended."""
 
 
+class CannotStart(Exception):
+    """The system starts no further process; the message names the part of the fleet."""
+
+
 def keep(
     folder: str, server: str, settings: Settings, processes: int, log_level: str | None, pipes: Pipes
 ) -> None:
@@ -71,16 +79,19 @@ def keep(
         # Temporary files of the parts are removed with the folder.
         tempfile.tempdir = folder
         _redirect(folder, to_stderr=log_level is not None)
-        try:
-            keeper.start_server(server)
-        except OSError as error:
-            os.write(pipes.reports, f"cannot run {server}: {error.strerror}".encode())
-            return
+        keeper.start_server(server)
         os.write(pipes.reports, f"{keeper.group}\n".encode())
         if processes:
             keeper.start_workers(Roles(folder, settings, log_level, pipes.steps), processes)
         if ended := keeper.watch():
             os.write(pipes.reports, f"{ended} ended unexpectedly".encode())
+    except CannotStart as error:
+        os.write(pipes.reports, str(error).encode())
+    except Exception as error:  # noqa: BLE001 - the owner would wait for ever for a fleet that nobody watches
+        os.write(
+            pipes.reports,
+            f"the keeper of the embedded fleet failed: {type(error).__name__}: {error}".encode(),
+        )
     finally:
         # The owner reads the end of the log before it goes.
         select.select([pipes.lifeline], [], [])
@@ -99,7 +110,7 @@ class _Keeper:
         """The process group of the parts, 0 before there are any."""
 
     def start_server(self, server: str) -> None:
-        """Start the server. Raises `OSError`."""
+        """Start the server. Raises `CannotStart`."""
         options = {
             "port": "0",
             "unixsocket": f"{self._folder}/s",
@@ -111,9 +122,12 @@ class _Keeper:
             "loglevel": "warning",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        self.group = subprocess.Popen(
-            [server, *arguments], stdin=subprocess.DEVNULL, process_group=0, pass_fds=()
-        ).pid
+        try:
+            self.group = subprocess.Popen(
+                [server, *arguments], stdin=subprocess.DEVNULL, process_group=0, pass_fds=()
+            ).pid
+        except OSError as error:
+            raise CannotStart(f"cannot run {server}: {error.strerror}") from error
         self._parts[self.group] = Part("the embedded server")
 
     def start_workers(self, roles: Roles, processes: int) -> None:
@@ -134,14 +148,24 @@ class _Keeper:
                 return ended
 
     def kill(self) -> None:
-        """Kill all parts, and wait until they have ended."""
+        """
+        Kill all parts, and wait until they have ended.
+
+        A planner that a call to a store blocks may end much later. It is not waited for longer than `_END_S`.
+        """
         if self.group:
             kill_group(self.group)
-        for process in self._parts:
+        until = time.monotonic() + _END_S
+        for process, part in self._parts.items():
             with suppress(ChildProcessError):
                 if os.waitpid(process, os.WNOHANG) == (0, 0):
                     os.kill(process, signal.SIGKILL)
-                    os.waitpid(process, 0)
+                    if not part.for_one_job:
+                        os.waitpid(process, 0)
+                while part.for_one_job and os.waitpid(process, os.WNOHANG) == (0, 0):
+                    if time.monotonic() > until:
+                        break
+                    time.sleep(LOOK_S)
 
     def _plan(self, job_id: str) -> None:
         """Let a process take the first steps of a job, while the worker may still start."""
@@ -167,8 +191,11 @@ class _Keeper:
         return ""
 
     def _start(self, part: Part, role: Callable[[], int]) -> None:
-        """Run *role* in a new process, whose exit status it returns."""
-        process = os.fork()
+        """Run *role* in a new process, whose exit status it returns. Raises `CannotStart`."""
+        try:
+            process = os.fork()
+        except OSError as error:
+            raise CannotStart(f"cannot start {part.name}: {error.strerror}") from error
         if process:
             # The child does the same. Only both together make sure that a kill of the group never misses it.
             with suppress(OSError):

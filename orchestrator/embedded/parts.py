@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -19,6 +20,8 @@ from snapferry.workers.broker.open_ledger import open_ledger
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry import logs
+
+log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.002
 """Seconds between two checks whether the server accepts connections: it does not announce that."""
@@ -67,12 +70,17 @@ class Roles:
         """
         Drive a job for the first time, which plans it. No message asks for that.
 
-        After an error `leave_to_worker` goes on.
+        After an error the worker goes on.
         """
         logs.configure(self._settings, level=self._log_level, worker=f"planner@{socket.gethostname()}")
         ledger = open_ledger(self._settings)
         with logs.about(job=job_id):
-            conclude(self._app, ledger, job_id, "plan_job", drive_job(self._app, ledger, job_id, TRUSTED))
+            try:
+                outcome = drive_job(self._app, ledger, job_id, TRUSTED)
+            except Exception as error:  # noqa: BLE001 - the worker meets it as well, and handles it
+                log.info("the worker plans the job: %s", error, extra=logs.fields(error=type(error).__name__))
+                return self.leave_to_worker(job_id)
+            conclude(self._app, ledger, job_id, "plan_job", outcome)
         self._tell_step()
         return 0
 

@@ -12,6 +12,7 @@ import pytest
 
 from snapferry.orchestrator.cli.launch import BATCHES_OF_A_PROCESS, LOCAL_BATCH_OBJECTS, batched
 from snapferry.orchestrator.embedded import EmbeddedFleet, default_processes
+from snapferry.orchestrator.embedded.keeper import Part, Pipes, _Keeper
 from snapferry.workers.messages import GROUP_BATCHES, JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
 
@@ -58,3 +59,20 @@ def test_a_job_between_directories_has_few_large_batches_unless_the_settings_say
     assert made.group_batches == min(batches, GROUP_BATCHES)
     assert ("batch_objects" in made.model_fields_set) == (objects is not None)
     assert made.batch_objects == (objects or spec.batch_objects)
+
+
+def test_a_planner_that_a_store_blocks_does_not_block_the_end_of_its_fleet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blocked = _Keeper("", Pipes(0, 0, 0, 0))
+    blocked._parts = {4711: Part("the embedded planner", for_one_job=True)}
+    killed: list[int] = []
+
+    def still_runs(process: int, options: int) -> tuple[int, int]:
+        assert options & os.WNOHANG, "waits until the planner ends"
+        return 0, 0
+
+    monkeypatch.setattr(os, "waitpid", still_runs)
+    monkeypatch.setattr(os, "kill", lambda process, number: killed.append(process))
+    blocked.kill()
+    assert killed == [4711]

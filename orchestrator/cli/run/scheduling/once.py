@@ -136,7 +136,7 @@ def _embedded(
             if not mine:
                 return _skipped(scheduled, "another process on this machine runs it", show)
             with embedded_fleet(settings, stores, scheduled.jobs, verbose=verbose) as (fleet, jobs):
-                server = client(fleet.settings.broker_url or "")
+                server = client(fleet.settings.broker_url or "", retries=1)
                 if lost := state.restore(server):
                     note(lost)
                 restore_notifications(server, expected_one(scheduled).key, state.further)
