@@ -35,17 +35,15 @@ def fail(*arguments):
 keeper.Roles = fail
 """
 
-# The planner fails, and the keeper does not look whether a part has ended.
+# The planner fails. The keeper does not look whether a part has ended, and nobody looks for jobs that nobody drives.
 PLANNER_FAILS_UNSEEN = """
-import os
+from snapferry.orchestrator.driving import reconcile
 from snapferry.orchestrator.embedded import keeper, parts
-
-owner, drive_job = os.getpid(), parts.drive_job
 
 def fail(*arguments):
     raise OSError("no memory")
 
-parts.drive_job, keeper._LOOK_S = fail, 10_000
+parts.drive_job, keeper._LOOK_S, reconcile.ROUND_S = fail, 10_000, 10_000
 """
 
 # A server that accepts a connection, and ends.

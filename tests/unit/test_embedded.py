@@ -73,6 +73,6 @@ def test_a_planner_that_a_store_blocks_does_not_block_the_end_of_its_fleet(
         return 0, 0
 
     monkeypatch.setattr(os, "waitpid", still_runs)
-    monkeypatch.setattr(os, "kill", lambda process, number: killed.append(process))
+    monkeypatch.setattr(os, "kill", lambda process, _: killed.append(process))
     blocked.kill()
     assert killed == [4711]
