@@ -13,9 +13,11 @@ from celery import signals
 
 from snapferry.orchestrator.driving.dispatch import queue_drive
 from snapferry.orchestrator.driving.drive import drive_job
+from snapferry.orchestrator.driving.store_outage import Wait, wait_for
 from snapferry.orchestrator.job_app import make_job_app
 from snapferry.orchestrator.tasks import conclude
 from snapferry.stores.access import TRUSTED
+from snapferry.stores.errors import StoreError
 from snapferry.workers.broker.open_ledger import open_ledger
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
@@ -79,14 +81,16 @@ class Roles:
                 outcome = drive_job(self._app, ledger, job_id, TRUSTED)
             except Exception as error:  # noqa: BLE001 - the worker meets it as well, and handles it
                 log.info("the worker plans the job: %s", error, extra=logs.fields(error=type(error).__name__))
-                return self.leave_to_worker(job_id)
+                # The worker would otherwise wait a second time until the store does not answer, before it waits for it.
+                wait = wait_for(ledger, job_id, error, TRUSTED) if isinstance(error, StoreError) else Wait()
+                return self.leave_to_worker(job_id, in_s=wait.pause_s)
             conclude(self._app, ledger, job_id, "plan_job", outcome)
         self._tell_step()
         return 0
 
-    def leave_to_worker(self, job_id: str) -> int:
-        """Let the worker drive a job, which also handles what went wrong."""
-        queue_drive(self._app, job_id, "its first steps failed")
+    def leave_to_worker(self, job_id: str, *, in_s: float | None = None) -> int:
+        """Let the worker drive a job, after *in_s* seconds if given, and handle what went wrong."""
+        queue_drive(self._app, job_id, "its first steps failed", in_s=in_s)
         return 0
 
     def _task_ended(self, sender: Any = None, **_: Any) -> None:
