@@ -71,7 +71,11 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
         ledger = open_ledger(settings)
         with about(job=job_id, task=task.request.id), time_limit.enforced():
             outcome = run_drive(task, ledger, job_id, lambda: drive_job(app, ledger, job_id, access), access)
-            text = conclude(app, ledger, job_id, task.name.partition(".")[2], outcome)
+            if outcome.result in _ENDED:
+                with suppress(*BROKER_TROUBLE, RedisError, UnknownJob):
+                    queue_removal_of_parts(app, ledger, job_id)
+            text = describe_drive(outcome)
+            log.info("%s: %s", task.name.partition(".")[2], text)
         if outcome.result is Result.FAILED:
             raise JobFailed(outcome.reason)
         return text
@@ -87,16 +91,6 @@ def register(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     @app.task(shared=False, name="snapferry.look_after_job", max_retries=MAX_RETRIES, **kept)
     def look_after(self: Task, job_id: str) -> str:
         return drive(self, job_id)
-
-
-def conclude(app: Celery, ledger: Ledger, job_id: str, step: str, outcome: DriveOutcome) -> str:
-    """Log what a drive came to, and return it in words; if the job has ended, let workers remove what is left of it."""
-    if outcome.result in _ENDED:
-        with suppress(*BROKER_TROUBLE, RedisError, UnknownJob):
-            queue_removal_of_parts(app, ledger, job_id)
-    text = describe_drive(outcome)
-    log.info("%s: %s", step, text)
-    return text
 
 
 def run_drive(

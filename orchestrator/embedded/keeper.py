@@ -123,9 +123,7 @@ class _Keeper:
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         try:
-            self.group = subprocess.Popen(
-                [server, *arguments], stdin=subprocess.DEVNULL, process_group=0, pass_fds=()
-            ).pid
+            self.group = subprocess.Popen([server, *arguments], stdin=subprocess.DEVNULL, process_group=0).pid
         except OSError as error:
             raise CannotStart(f"cannot run {server}: {error.strerror}") from error
         self._parts[self.group] = Part("the embedded server")
@@ -158,13 +156,13 @@ class _Keeper:
         until = time.monotonic() + _END_S
         for process, part in self._parts.items():
             with suppress(ChildProcessError):
-                if os.waitpid(process, os.WNOHANG) == (0, 0):
-                    os.kill(process, signal.SIGKILL)
-                    if not part.for_one_job:
-                        os.waitpid(process, 0)
-                while part.for_one_job and os.waitpid(process, os.WNOHANG) == (0, 0):
-                    if time.monotonic() > until:
-                        break
+                if os.waitpid(process, os.WNOHANG) != (0, 0):
+                    continue
+                os.kill(process, signal.SIGKILL)
+                if not part.for_one_job:
+                    os.waitpid(process, 0)
+                    continue
+                while os.waitpid(process, os.WNOHANG) == (0, 0) and time.monotonic() < until:
                     time.sleep(LOOK_S)
 
     def _plan(self, job_id: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -10,20 +9,14 @@ from contextlib import suppress
 from typing import Any, Final
 
 from celery import signals
+from celery.app.trace import trace_task
 
 from snapferry.orchestrator.driving.dispatch import queue_drive
-from snapferry.orchestrator.driving.drive import drive_job
-from snapferry.orchestrator.driving.store_outage import Wait, wait_for
 from snapferry.orchestrator.job_app import make_job_app
-from snapferry.orchestrator.tasks import conclude
 from snapferry.stores.access import TRUSTED
-from snapferry.stores.errors import StoreError
-from snapferry.workers.broker.open_ledger import open_ledger
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry import logs
-
-log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.002
 """Seconds between two checks whether the server accepts connections: it does not announce that."""
@@ -70,27 +63,26 @@ class Roles:
 
     def take_first_steps(self, job_id: str) -> int:
         """
-        Drive a job for the first time, which plans it. No message asks for that.
+        Run the task that plans a job here, as the worker runs it. No message asks for that.
 
-        After an error the worker goes on.
+        What the task wants to do later, it queues for the worker.
         """
         logs.configure(self._settings, level=self._log_level, worker=f"planner@{socket.gethostname()}")
-        ledger = open_ledger(self._settings)
-        with logs.about(job=job_id):
-            try:
-                outcome = drive_job(self._app, ledger, job_id, TRUSTED)
-            except Exception as error:  # noqa: BLE001 - the worker meets it as well, and handles it
-                log.info("the worker plans the job: %s", error, extra=logs.fields(error=type(error).__name__))
-                # The worker would otherwise wait a second time until the store does not answer, before it waits for it.
-                wait = wait_for(ledger, job_id, error, TRUSTED) if isinstance(error, StoreError) else Wait()
-                return self.leave_to_worker(job_id, in_s=wait.pause_s)
-            conclude(self._app, ledger, job_id, "plan_job", outcome)
-        self._tell_step()
+        signals.task_postrun.connect(self._task_ended, weak=False)
+        task = self._app.tasks["snapferry.plan_job"]
+        request = {
+            "id": job_id,
+            "root_id": job_id,
+            "retries": 0,
+            "ignore_result": True,
+            "argsrepr": f"job {job_id[:8]} · plan",
+        }
+        trace_task(task, job_id, [job_id], {}, request, app=self._app)
         return 0
 
-    def leave_to_worker(self, job_id: str, *, in_s: float | None = None) -> int:
-        """Let the worker drive a job, after *in_s* seconds if given, and handle what went wrong."""
-        queue_drive(self._app, job_id, "its first steps failed", in_s=in_s)
+    def leave_to_worker(self, job_id: str) -> int:
+        """Let the worker drive a job that the planner left, for example because it was killed."""
+        queue_drive(self._app, job_id, "its planner is gone")
         return 0
 
     def _task_ended(self, sender: Any = None, **_: Any) -> None:

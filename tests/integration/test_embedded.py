@@ -475,19 +475,19 @@ def test_the_mark_is_unique_to_each_command() -> None:
 # A sync in which the process that takes the first steps of its job meets what the first argument names.
 PLANNER_FAILS = """
 import os, signal, sys
-from snapferry.orchestrator.embedded import parts
+from snapferry.orchestrator.embedded.parts import Roles
 from snapferry.orchestrator.cli import main
 
-how, real = sys.argv.pop(1), parts.drive_job
+how, real = sys.argv.pop(1), Roles.take_first_steps
 
-def drive_job(*arguments):
+def take_first_steps(*arguments):
     if how == "fails after its steps":
         real(*arguments)
     if how == "is killed":
         os.kill(os.getpid(), signal.SIGKILL)
     raise OSError("no memory")
 
-parts.drive_job = drive_job
+Roles.take_first_steps = take_first_steps
 main()
 """
 

@@ -35,15 +35,23 @@ def fail(*arguments):
 keeper.Roles = fail
 """
 
-# The planner fails. The keeper does not look whether a part has ended, and nobody looks for jobs that nobody drives.
-PLANNER_FAILS_UNSEEN = """
+# The first process that plans the job meets {error}. Nobody looks for jobs that nobody drives.
+FIRST_STEPS_FAIL = """
+import os
+from snapferry.orchestrator import tasks
 from snapferry.orchestrator.driving import reconcile
-from snapferry.orchestrator.embedded import keeper, parts
+from snapferry.orchestrator.embedded import keeper
+from snapferry.stores.errors import ManifestSyntaxError, StoreUnavailable
+real = tasks.drive_job
 
-def fail(*arguments):
-    raise OSError("no memory")
+def drive_job(*arguments):
+    with open({drives!r}, "ab", 0) as drives:
+        drives.write(b".")
+        if drives.tell() == 1:
+            raise {error}
+    return real(*arguments)
 
-parts.drive_job, keeper._LOOK_S, reconcile.ROUND_S = fail, 10_000, 10_000
+tasks.drive_job, tasks.RETRY_BASE_S, keeper._LOOK_S, reconcile.ROUND_S = drive_job, 0, 10_000, 10_000
 """
 
 # A server that accepts a connection, and ends.
@@ -89,10 +97,22 @@ def test_a_keeper_that_fails_ends_the_command(tmp_path: Path) -> None:
     assert_ends(sync(tmp_path, KEEPER_FAILS), tmp_path, said)
 
 
-def test_a_planner_that_fails_leaves_its_job_to_the_worker_at_once(tmp_path: Path) -> None:
-    with started(*sync(tmp_path, PLANNER_FAILS_UNSEEN), log=tmp_path / "log") as running:
-        assert running.process.wait(PATIENCE_S) == 0, running.logged()
-    assert tree(tmp_path / "b") == tree(tmp_path / "a")
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ('StoreUnavailable("file:///a", "", "gone")', 0),
+        ('ManifestSyntaxError("file:///a", "", "damaged")', 1),
+        ('OSError("no memory")', 1),
+    ],
+)
+def test_a_planner_handles_an_error_as_a_worker_does(error: str, code: int, tmp_path: Path) -> None:
+    """A passing one is met by the worker, which tries again. Another one ends the job, and is not met twice."""
+    drives = tmp_path / "drives"
+    before = FIRST_STEPS_FAIL.format(error=error, drives=str(drives))
+    with started(*sync(tmp_path, before), log=tmp_path / "log") as running:
+        assert running.process.wait(PATIENCE_S) == code, running.logged()
+    assert (tree(tmp_path / "b") == tree(tmp_path / "a")) == (code == 0)
+    assert (drives.stat().st_size == 1) == (code == 1)
 
 
 @pytest.mark.parametrize("command", ["sync", "run", "mirrors"])

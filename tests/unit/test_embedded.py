@@ -11,13 +11,10 @@ from typing import Any
 import pytest
 
 from snapferry.orchestrator.cli.launch import BATCHES_OF_A_PROCESS, LOCAL_BATCH_OBJECTS, batched
-from snapferry.orchestrator.driving.store_outage import Wait
-from snapferry.orchestrator.embedded import EmbeddedFleet, default_processes, parts
+from snapferry.orchestrator.embedded import EmbeddedFleet, default_processes
 from snapferry.orchestrator.embedded.keeper import Part, Pipes, _Keeper
-from snapferry.stores.errors import StoreUnavailable
 from snapferry.workers.messages import GROUP_BATCHES, JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
-from snapferry.workers.telemetry import logs
 
 
 @pytest.mark.parametrize(
@@ -79,25 +76,3 @@ def test_a_planner_that_a_store_blocks_does_not_block_the_end_of_its_fleet(
     monkeypatch.setattr(os, "kill", lambda process, _: killed.append(process))
     blocked.kill()
     assert killed == [4711]
-
-
-@pytest.mark.parametrize(
-    ("error", "pause_s"), [(StoreUnavailable("file:///a", "", "gone"), 1.5), (OSError("no memory"), None)]
-)
-def test_a_planner_without_its_store_lets_the_worker_wait_as_the_worker_itself_would(
-    error: Exception, pause_s: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    queued: list[float | None] = []
-    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
-    monkeypatch.setattr(parts, "open_ledger", lambda _: None)
-    monkeypatch.setattr(parts, "drive_job", fail)
-    monkeypatch.setattr(parts, "wait_for", lambda *_: Wait(pause_s=1.5))
-    monkeypatch.setattr(parts, "queue_drive", lambda *_, in_s: queued.append(in_s))
-    planner = object.__new__(parts.Roles)
-    vars(planner).update(_app=None, _settings=None, _log_level="WARNING")
-
-    assert planner.take_first_steps("a job") == 0
-    assert queued == [pause_s]
