@@ -61,11 +61,9 @@ class Lines(NamedTuple):
     def of(self, first: int, end: int) -> tuple[bytes, ...]:
         """Return the lines of the objects from position *first* to before *end*."""
         start = self.ends[first - 1] if first else 0
-        found = []
-        for stop in self.ends[first:end]:
-            found.append(bytes(self.text[start:stop]))
-            start = stop
-        return tuple(found)
+        ends = [stop - start for stop in self.ends[first:end]]
+        text = bytes(self.text[start : start + ends[-1]]) if ends else b""
+        return tuple(map(text.__getitem__, map(slice, [0, *ends], ends)))
 
 
 class Plan:

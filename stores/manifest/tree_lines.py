@@ -13,12 +13,14 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import compress, islice
 from operator import lt, not_
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import ManifestSyntaxError
 
 from .parse import Manifest
+
+_T = TypeVar("_T")
 
 LONGEST_NAME: Final = 255
 """Bytes of the longest name that file systems of Linux take."""
@@ -49,8 +51,20 @@ class TreeColumns(NamedTuple):
         """Return the lines of files."""
         if self.kinds.count("F") == len(self.kinds):
             return self
-        are_files = [kind == "F" for kind in self.kinds]
-        return TreeColumns(*(tuple(compress(column, are_files)) for column in self))  # type: ignore[arg-type]
+        # Directories are few, and each is followed by its files.
+        folders = [at for at, kind in enumerate(self.kinds) if kind != "F"]
+        return TreeColumns(*(_without(column, folders) for column in self))  # type: ignore[arg-type]
+
+
+def _without(column: Sequence[_T], positions: Sequence[int]) -> list[_T]:
+    """Return *column* without what is at *positions*, which are in order."""
+    found: list[_T] = []
+    first = 0
+    for at in positions:
+        found += column[first:at]
+        first = at + 1
+    found += column[first:]
+    return found
 
 
 class _Refused(Exception):

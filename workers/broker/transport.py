@@ -154,6 +154,7 @@ class Channel(_kombu.Channel):
     # Kombu sets it from the options of the transport.
     snapferry_broker: BrokerURL
     keyprefix_fanout: str
+    _shared_client: Any = None
     from_transport_options = (*_kombu.Channel.from_transport_options, BROKER)
 
     def _get_pool(self, asynchronous: bool = False) -> Any:
@@ -178,6 +179,14 @@ class Channel(_kombu.Channel):
                     channel._on_connection_disconnect(self)
 
         return Polled
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        # Kombu makes a client for each command, which takes longer than the command. A client has no state but its pool.
+        if self._shared_client is None or self._shared_client.connection_pool is not self.pool:
+            self._shared_client = super()._create_client()
+        return self._shared_client
 
     def _get_client(self) -> Any:
         super()._get_client()

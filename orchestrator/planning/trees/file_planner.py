@@ -110,8 +110,10 @@ class FilePlanner:
             (large + first, large + end)
             for first, end in cut(small, self._max_objects, self._max_bytes, self._batches)
         ]
-        files = self._large
-        files.extend(self._small)
+        files = self._small
+        if large:
+            files = self._large
+            files.extend(self._small)
         if not len(files.sizes):
             return _of_nothing()
         firsts = array("Q")
@@ -152,6 +154,8 @@ def _of_nothing() -> Plan:
 def _cut_lines(ends: array[int], first: int, end: int) -> list[int]:
     """Return the positions at which the batches begin that the files from *first* to *end* need for their lines."""
     firsts = [first]
+    if ends[end - 1] - (ends[first - 1] if first else 0) <= MAX_LINE_BYTES:
+        return firsts
     filled = 0
     for at in range(first, end):
         length = ends[at] - (ends[at - 1] if at else 0)

@@ -79,7 +79,9 @@ def _planned(spec: JobSpec, manifest: Manifest) -> Plan:
     for columns in tree_columns(manifest):
         files = columns.files()
         objects.update(files.checksums)
-        sizes = [min(size, LARGEST_PLANNED_BYTES) for size in files.sizes]
+        sizes = files.sizes
+        if max(sizes, default=0) > LARGEST_PLANNED_BYTES:
+            sizes = [min(size, LARGEST_PLANNED_BYTES) for size in sizes]
         planner.add_many(files.paths, lines_of(files), sizes)
         _check_count(planner, manifest)
         if len(objects) < planner.files:
