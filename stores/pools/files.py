@@ -126,19 +126,21 @@ def stage_file(
 
 def stage_files(
     source: StreamStore, dest: FileTarget, files: Sequence[TreeEntry]
-) -> list[tuple[TreeEntry, Upload, int]]:
+) -> list[tuple[int, Upload, int]]:
     """
-    Return those of the short *files* that are best fetched together, with their uploads, as `stage_file` returns them.
+    Return the positions of those *files*, all short, that are best fetched together, each with its upload and length.
 
     A file that is left out must be staged by itself, which also gives its error.
     """
     fetched = source.fetch_objects([file.address for file in files], [file.size for file in files])
-    found = [(file, data) for file, data in zip(files, fetched, strict=True) if data is not None]
-    uploads = dest.upload_many([file for file, _ in found], [data for _, data in found])
-    return [
-        (file, upload, len(data))
-        for (file, data), upload in zip(found, uploads, strict=False)  # the rest failed
-    ]
+    found: Sequence[int] = range(len(files))
+    if None in fetched:
+        found = [at for at in found if fetched[at] is not None]
+        files = [files[at] for at in found]
+    data = [each for each in fetched if each is not None]
+    uploads = dest.upload_many(files, data)
+    # The rest failed.
+    return list(zip(found, uploads, map(len, data), strict=False))
 
 
 def commit_files(dest: FileTarget, uploads: Sequence[Upload]) -> None:

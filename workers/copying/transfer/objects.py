@@ -127,8 +127,9 @@ class ObjectCopier:
             return list(addresses)
         sizes = [self._objects[address] for address in addresses]
         found = self._destination.stage_objects(self._source, addresses, sizes)
+        objects = self._objects
         for address, (upload, length) in found.items():
-            staged[address] = upload, length, self._objects[address], length
+            staged[address] = upload, length, objects[address], length
         if len(found) == len(addresses):
             return []
         return [address for address in addresses if address not in found]
@@ -157,7 +158,7 @@ class ObjectCopier:
         absent: set[Address] = set()
         reason: StoreError | None = None
         try:
-            self._destination.commit_staged([upload for upload, *_ in staged.values()])
+            self._destination.commit_staged([each[0] for each in staged.values()])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is these objects' failure
             # Some objects of the group may be visible all the same; only the destination knows which.
             reason = as_failure(self._source, min(staged), error)

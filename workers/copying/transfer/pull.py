@@ -155,16 +155,14 @@ class _FilesOfBatch:
             return staged
         # Files with the same bytes are staged by themselves, so that their object is read once.
         together = self._together
-        alone = {
-            self._files[address].path: address
-            for address in addresses
-            if not together or len(together.get(self._files[address].address, ())) < 2
-        }
+        alone = addresses
+        if together:
+            alone = [each for each in addresses if len(together.get(self._files[each].address, ())) < 2]
         try:
             with contained(self.label):
-                files = [self._files[address] for address in alone.values()]
-                for file, upload, length in stage_files(source, self._target, files):
-                    staged[alone[file.path]] = upload, length
+                files = [self._files[address] for address in alone]
+                for at, upload, length in stage_files(source, self._target, files):
+                    staged[alone[at]] = upload, length
         except BaseException:
             for upload, _ in staged.values():
                 upload.abort()

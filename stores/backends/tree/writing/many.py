@@ -11,7 +11,7 @@ from snapferry.stores.errors import StoreError
 from snapferry.stores.manifest.tree_entries import TreeEntry
 
 from .folders import TreeFolders
-from .temporary import temporary_name
+from .temporary import temporary_names
 from .upload import TreeUpload, WrittenUpload
 
 
@@ -28,7 +28,7 @@ def write_many(folders: TreeFolders, files: Sequence[TreeEntry], data: Sequence[
             above += repeat(folders.folder(path), len(list(run)))
         except StoreError:
             break
-    names = [temporary_name() for _ in above]
+    names = temporary_names(len(above))
     descriptors = [folder.descriptor for folder in above]
     modes = [file.mode for file in files[: len(above)]]
     count = compiled.write_many(descriptors, names, data[: len(above)], modes)

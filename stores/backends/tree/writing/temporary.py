@@ -30,6 +30,12 @@ def temporary_name() -> str:
     return f"{_BEGINNING}{identity()}-{next(_numbers)}.tmp"
 
 
+def temporary_names(count: int) -> list[str]:
+    """Return as many names as `temporary_name` does one by one."""
+    mine = identity()
+    return [f"{_BEGINNING}{mine}-{number}.tmp" for number in itertools.islice(_numbers, count)]
+
+
 def is_temporary(name: str) -> bool:
     """Return whether *name* has the form of `temporary_name`."""
     return _form(name) is not None
