@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -246,8 +247,10 @@ def test_a_temporary_name_that_is_taken_is_left_alone(
         while True:
             yield f"{prefix}taken"
 
-    for module, prefix in ((writing, ".tmp-"), (streams, ".tmp-"), (many, ".snapferry-")):
-        monkeypatch.setattr(module, "temporary_name", names(prefix).__next__)
+    for module in (writing, streams):
+        monkeypatch.setattr(module, "temporary_name", names(".tmp-").__next__)
+    of_trees = names(".snapferry-")
+    monkeypatch.setattr(many, "temporary_names", lambda count: list(islice(of_trees, count)))
     monkeypatch.setattr(
         "snapferry.stores.backends.tree.writing.upload.temporary_name", names(".snapferry-").__next__
     )
