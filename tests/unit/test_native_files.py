@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -247,10 +248,10 @@ def test_a_temporary_name_that_is_taken_is_left_alone(
         while True:
             yield f"{prefix}taken"
 
-    for module in (writing, streams):
-        monkeypatch.setattr(module, "temporary_name", names(".tmp-").__next__)
-    of_trees = names(".snapferry-")
-    monkeypatch.setattr(many, "temporary_names", lambda count: list(islice(of_trees, count)))
+    monkeypatch.setattr(streams, "temporary_name", names(".tmp-").__next__)
+    for module, prefix in ((writing, ".tmp-"), (many, ".snapferry-")):
+        next_names = partial(islice, names(prefix))
+        monkeypatch.setattr(module, "temporary_names", lambda count, of=next_names: list(of(count)))
     monkeypatch.setattr(
         "snapferry.stores.backends.tree.writing.upload.temporary_name", names(".snapferry-").__next__
     )

@@ -35,6 +35,12 @@ def temporary_name() -> str:
     return f"{TEMPORARY}{identity()}-{next(_numbers)}"
 
 
+def temporary_names(count: int) -> list[str]:
+    """Return as many names as `temporary_name` does one by one."""
+    mine = identity()
+    return [f"{TEMPORARY}{mine}-{number}" for number in itertools.islice(_numbers, count)]
+
+
 class FileReader:
     """Reads with system calls alone: for a small object, a buffered file object costs more than all of them."""
 

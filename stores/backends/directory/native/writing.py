@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from snapferry.stores.backends.directory.paths.root import Folder, sweep
 from snapferry.stores.backends.directory.store_directory import StoreDirectory
-from snapferry.stores.backends.directory.streams import FileUpload, WrittenUpload, temporary_name
+from snapferry.stores.backends.directory.streams import FileUpload, WrittenUpload, temporary_names
 
 from .extension import extension
 
@@ -23,20 +23,23 @@ def begin_many(directory: StoreDirectory, keys: Sequence[str], data: Sequence[by
     root = directory.opened or directory.root(create=True)
     # The references keep the directories open.
     spaces: list[Folder] = []
-    folders, names = [], []
+    folders = []
+    space, above = "", None
     for key in keys:
-        path = key.rpartition("/")[0]
-        try:
-            space, above = root.space_of(path)
-        except (OSError, ValueError):
-            # ValueError: no name of a file.
-            break
+        path = key[: max(key.rfind("/"), 0)]
+        # Nearly all keys of a call have the same first part.
+        if above is None or not space or not path.startswith(space):
+            try:
+                space, above = root.space_of(path)
+            except (OSError, ValueError):
+                # ValueError: no name of a file.
+                break
         spaces.append(above)
         folders.append(path[len(space) :])
-        names.append(temporary_name())
     count = len(spaces)
+    names = temporary_names(count)
     made = compiled.create_many(
-        [space.descriptor for space in spaces], folders, root.folder_mode, names, data[:count], root.file_mode
+        [each.descriptor for each in spaces], folders, root.folder_mode, names, data[:count], root.file_mode
     )
     uploads: list[FileUpload] = []
     for key, name, descriptor in zip(keys, names, made, strict=False):
