@@ -104,10 +104,12 @@ def survey(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> Sur
         there.update(compress(listing.found, starmap(space.is_whole, listing.found.items())))
         ordered, between = ordered[asked.answered :], asked.keys_between
     sizes = backend.sizes(list(map(space.key, ordered)))
-    there.update(compress(ordered, map(space.is_whole, ordered, sizes)))
-    # Before most manifests nothing is missing; then the comprehension is skipped.
-    lacks_some = len(there) < distinct
-    return Survey([address for address in wanted if address not in there] if lacks_some else [], between)
+    whole = list(compress(ordered, map(space.is_whole, ordered, sizes)))
+    # Before most manifests nothing is missing; then nothing is looked up.
+    if len(there) + len(whole) == distinct and there.isdisjoint(whole):
+        return Survey([], between)
+    there.update(whole)
+    return Survey([address for address in wanted if address not in there], between)
 
 
 def lengths(backend: Backend, space: Namespace, wanted: Sequence[Address]) -> dict[Address, int | None]:
