@@ -26,9 +26,9 @@ from .paths.root import Folder, Root
 ABSENT: Final = -1
 NO_FILE: Final = -2
 
-# Keys from which on a process is worth its fork, and a thread its start.
+# Keys from which on a process is worth its fork, and a thread its start. A batch has fewer: its worker has all cores busy.
 KEYS_FOR_A_PROCESS: Final = 10_000
-KEYS_FOR_A_THREAD: Final = 2000
+KEYS_FOR_A_THREAD: Final = 6000
 
 # Keys between two checkpoints.
 KEYS_AT_ONCE: Final = 1000
