@@ -1,4 +1,4 @@
-"""The lengths of many files, asked by several threads or processes: what one would say, whatever becomes of the others."""
+"""The lengths of many files, asked by threads or processes: what one would say, whatever becomes of the others."""
 
 from __future__ import annotations
 

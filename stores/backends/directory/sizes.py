@@ -26,7 +26,8 @@ from .paths.root import Folder, Root
 ABSENT: Final = -1
 NO_FILE: Final = -2
 
-# Keys from which on a process is worth its fork, and a thread its start. A batch has fewer: its worker has all cores busy.
+# Keys from which on a process is worth its fork, and a thread its start. A batch has too few, because its worker has a
+# process for each core.
 KEYS_FOR_A_PROCESS: Final = 10_000
 KEYS_FOR_A_THREAD: Final = 6000
 

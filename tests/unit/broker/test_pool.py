@@ -57,6 +57,25 @@ def _listens(port: int) -> bool:
     return False
 
 
+def test_commands_of_a_channel_share_a_client_for_as_long_as_its_pool_lives() -> None:
+    """Kombu drops the pools of a channel after an error, and in a forked process."""
+    app = make_fleet_app(Settings(broker_url="redis://127.0.0.1:1/0"))
+    transport = app.connection_for_write().transport
+    channel = transport.Channel.__new__(transport.Channel)
+    channel.snapferry_broker = parse("redis://127.0.0.1:1/0")
+    channel.max_connections, channel.client_name = 10, None
+    channel._sentinel_manager = channel._async_sentinel_manager = None
+    channel.Client = channel._get_client()
+
+    with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+        assert first is second
+        assert channel.client is not first
+    channel._disconnect_pools()
+    with channel.conn_or_acquire() as third:
+        assert third.connection_pool is channel.pool
+        assert third.connection_pool is not first.connection_pool
+
+
 @pytest.mark.parametrize("url", URLS)
 def test_each_client_of_the_fleet_has_the_same_place_and_waits_no_longer(url: str) -> None:
     """Our own client, kombu's two, and that of Celery's results."""
