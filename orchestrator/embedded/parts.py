@@ -39,7 +39,11 @@ class Roles:
         self._app = make_job_app(settings, TRUSTED)
         # The fleet of one command: its events have no reader, and it has no remote control.
         self._app.conf.update(
-            worker_enable_remote_control=False, worker_send_task_events=False, task_send_sent_event=False
+            worker_enable_remote_control=False,
+            worker_send_task_events=False,
+            task_send_sent_event=False,
+            # A process whose batch has ended finds the next one here. No other worker could have taken it meanwhile.
+            worker_prefetch_multiplier=2,
         )
         self._app.finalize()
 
