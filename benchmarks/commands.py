@@ -64,12 +64,22 @@ def peer(*arguments: str, cache: Path, more: Mapping[str, str] | None = None) ->
 
 
 def ours_on_fleet(
-    snapshot: str, source: str, destination: str, *, broker: str, jobs: int, more: Mapping[str, str]
+    snapshot: str,
+    source: str,
+    destination: str,
+    *,
+    broker: str,
+    jobs: int | None = None,
+    more: Mapping[str, str],
 ) -> Command:
-    """Return the command that has a fleet copy *snapshot*, *jobs* objects in flight in all; it prints JSON."""
+    """
+    Return the command that has a fleet copy *snapshot*; it prints JSON.
+
+    *jobs* is how many objects are in flight in all, None: as many as the fleet has by itself.
+    """
     return ours(
         "sync", "--broker", broker, "--from", source, "--to", destination, "--id", snapshot,
-        "-j", str(jobs), "--json", more=more,
+        *([] if jobs is None else ["-j", str(jobs)]), "--json", more=more,
     )  # fmt: skip
 
 

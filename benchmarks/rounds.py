@@ -23,6 +23,8 @@ OURS: Final = "ours"
 FLOOR: Final = "floor"
 # A command of ours that copies next to nothing.
 START: Final = "start"
+# The same work by a fleet that runs already.
+FLEET: Final = "fleet"
 
 
 class Different(Exception):
@@ -98,7 +100,7 @@ def measure_rounds(
 
 def peers_in(rounds: Sequence[Round]) -> list[str]:
     """Return the sides that do the work with other programs, in their order."""
-    return [side for side in rounds[0].runs if side not in (OURS, FLOOR, START)]
+    return [side for side in rounds[0].runs if side not in (OURS, FLOOR, START, FLEET)]
 
 
 def seconds_of(rounds: Sequence[Round], side: str) -> tuple[float, ...]:

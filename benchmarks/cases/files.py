@@ -12,11 +12,12 @@ from statistics import median
 from typing import Final
 
 from .. import commands, data, servers
-from ..fleet import job_seconds
-from ..measure import Command, filesystem
+from ..fleet import Fleet, job_seconds
+from ..measure import Command, cores, filesystem
 from ..plots import TIME, Point
 from ..report import FLUSHED, RCLONE, SNAPDIR, Goal, Result, timed
 from ..rounds import (
+    FLEET,
     FLOOR,
     OURS,
     Round,
@@ -59,14 +60,16 @@ def in_memory(
 
     def measure(setting: Setting) -> list[Result]:
         number = files // setting.scale
-        found = _copied(
-            setting.folder,
-            number,
-            size_bytes,
-            setting.times(rounds),
-            beside_rclone=beside_rclone,
-            start=start_in(setting.folder),
-        )
+        with _fleet_in(setting.folder) as fleet:
+            found = _copied(
+                setting.folder,
+                number,
+                size_bytes,
+                setting.times(rounds),
+                beside_rclone=beside_rclone,
+                start=start_in(setting.folder),
+                fleet=fleet,
+            )
         words = f"{number:,} files of {size}, file to file"
         points = _points(number, size_bytes, found)
         return [
@@ -96,9 +99,17 @@ def on_disk(
         number = files // setting.scale
         times = setting.times(rounds)
         start, disk = start_in(setting.folder), filesystem(setting.disk)
-        found = _copied(
-            setting.disk, number, size_bytes, times, durable=True, beside_rclone=True, start=start
-        )
+        with _fleet_in(setting.folder) as fleet:
+            found = _copied(
+                setting.disk,
+                number,
+                size_bytes,
+                times,
+                durable=True,
+                beside_rclone=True,
+                start=start,
+                fleet=fleet,
+            )
         words = f"{number:,} files of {size}, file to file on a disk ({disk}), snapferry durably"
         whole = setting.goal(goal) if goal else None
         job = setting.goal(ext4_job_goal) if ext4_job_goal and disk == "ext4" else whole
@@ -125,6 +136,13 @@ def startup(setting: Setting) -> list[Result]:
     ]
 
 
+def _fleet_in(folder: Path) -> Fleet:
+    """Return a fleet with a worker for each core, as a command starts it for itself."""
+    files = folder / "fleet"
+    files.mkdir(exist_ok=True)
+    return Fleet(files, cores(), {})
+
+
 def _copied(
     folder: Path,
     files: int,
@@ -134,6 +152,7 @@ def _copied(
     durable: bool = False,
     beside_rclone: bool = False,
     start: Start | None = None,
+    fleet: Fleet | None = None,
 ) -> list[Round]:
     source = folder / "source"
     snapshot = data.pushed_store(folder, source, files=files, size_bytes=size_bytes)
@@ -156,6 +175,9 @@ def _copied(
             [servers.rclone(), "copy", str(source), str(of(RCLONE))],
             commands.environment({"RCLONE_CONFIG": ""}),
         )
+    if fleet is not None:
+        stores = f"file://{source}", f"file://{of(FLEET)}"
+        sides[FLEET] = commands.ours_on_fleet(snapshot, *stores, broker=fleet.broker, more={})
     more = ["--durable"] if durable else []
     sides[FLOOR] = commands.floor("files", str(source), str(of(FLOOR)), *more)
     made = [of(side) for side in sides]
@@ -182,14 +204,14 @@ def _copied(
 
 
 def _job_alone(words: str, rounds: list[Round], goal: Goal | None) -> Result:
-    """Return the line for the time that jobs took by their own records, as on a fleet that runs already."""
+    """Return the line for the time that jobs on a fleet took by their own records."""
     return Result(
-        f"{words}; only the job, without starting and stopping the fleet",
+        f"{words}; only the job, on a fleet that runs already",
         "s",
-        tuple(job_seconds(json.loads(one.ours.said)) for one in rounds),
+        tuple(job_seconds(json.loads(one.runs[FLEET].said)) for one in rounds),
         {peer: seconds_of(rounds, peer) for peer in peers_in(rounds)},
         goal,
-        "same runs, by the job's own record; whole runs of the peers",
+        "same rounds, by the job's own record; whole runs of the peers",
         floor_of(rounds),
     )
 
