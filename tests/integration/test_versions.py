@@ -32,7 +32,11 @@ m.JobSpec, m.BatchMessage = JobSpec, BatchMessage
 import snapferry.orchestrator.driving.dispatch as d
 make = d._copy
 def copy(app, spec, batch, *rest):
-    d.BatchMessage = lambda **found: BatchMessage(news="new" if spec.version == {VERSION + 1} else "", **found)
+    class Made(BatchMessage):
+        @classmethod
+        def model_construct(cls, **found):
+            return BatchMessage.model_construct(news="new" if spec.version == {VERSION + 1} else "", **found)
+    d.BatchMessage = Made
     return make(app, spec, batch, *rest)
 d._copy = copy
 """
