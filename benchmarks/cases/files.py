@@ -137,7 +137,7 @@ def startup(setting: Setting) -> list[Result]:
 
 
 def _fleet_in(folder: Path) -> Fleet:
-    """Return a fleet with a worker for each core, as a command starts it for itself."""
+    """Return a fleet of an orchestrator and a worker for each core."""
     files = folder / "fleet"
     files.mkdir(exist_ok=True)
     return Fleet(files, cores(), {})

@@ -10,7 +10,6 @@ from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.schedules.schedule import expected_of
 from snapferry.orchestrator.schedules.state_file import StateError, StateFile
 from snapferry.stores.access import TRUSTED
-from snapferry.workers.broker.connection import client
 from snapferry.workers.ledger import FreshnessLedger
 from snapferry.workers.settings.config_file import Config
 from snapferry.workers.settings.environment import Settings
@@ -32,7 +31,7 @@ def recorded_runs(settings: Settings, config: Config, state_dir: str) -> Iterato
         return
     try:
         with EmbeddedFleet(settings, processes=0) as server:
-            records = client(server.settings.broker_url or "", retries=1)
+            records = server.client()
             for one in config.scheduled:
                 try:
                     lost = StateFile(state_dir, one.kind, one.name).restore(records, move=False)

@@ -23,13 +23,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import redis
+
 from snapferry.orchestrator.quick_imports import quick_imports
-from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable
+from snapferry.workers.broker.connection import OUTAGE, BrokerUnavailable, client
 from snapferry.workers.extras import LOCAL_EXTRA, require
 from snapferry.workers.messages import JobSpec
 from snapferry.workers.settings.environment import Settings
 
-from .keeper import Pipes, keep, kill_group, readable
+from .keeper import Pipes, keep, kill_group
 from .parts import LOOK_S, accepts
 
 START_TIMEOUT_S = 10.0
@@ -164,9 +166,14 @@ class EmbeddedFleet:
 
     def check(self, wait_s: float = 0) -> None:
         """Raise `FleetDied` if a part of the fleet ended unexpectedly, or does so within *wait_s* seconds."""
-        if readable(self._reports, wait_s):
+        ready, _, _ = select.select([self._reports], [], [], wait_s)
+        if ready:
             report = os.read(self._reports, 4096).decode(errors="replace")
             raise FleetDied((report or "the keeper of the embedded fleet was killed") + self._end_of_log())
+
+    def client(self) -> redis.Redis:
+        """Return a client of the fleet's server. It waits through no outage: this server is there, or gone for good."""
+        return client(self.settings.broker_url or "", retries=1)
 
     def wait_for_step(self, timeout_s: float) -> None:
         """Wait until a step of a job has ended here or a part of the fleet has, at most *timeout_s* seconds."""

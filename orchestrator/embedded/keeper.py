@@ -23,7 +23,7 @@ from snapferry.workers.settings.environment import Settings
 from .parts import LOOK_S, Roles
 
 # Seconds between two looks whether a part has ended.
-_LOOK_S = 0.2
+_WATCH_S = 0.2
 
 # The most seconds that a killed planner is waited for.
 _END_S = 0.5
@@ -136,7 +136,7 @@ class _Keeper:
     def watch(self) -> str:
         """Carry out the owner's orders until a part ends unexpectedly, and return its name; "" if the owner is gone."""
         while True:
-            ready, _, _ = select.select([self._pipes.lifeline, self._pipes.orders], [], [], _LOOK_S)
+            ready, _, _ = select.select([self._pipes.lifeline, self._pipes.orders], [], [], _WATCH_S)
             if self._pipes.lifeline in ready:
                 return ""
             if self._pipes.orders in ready:
@@ -218,12 +218,6 @@ def exit_status(process: int) -> int | None:
         # Popen has already waited for a server that ended at once.
         return 0
     return status if ended else None
-
-
-def readable(descriptor: int, timeout_s: float) -> bool:
-    """Return whether *descriptor* can be read, or the other end of its pipe is closed, within *timeout_s* seconds."""
-    ready, _, _ = select.select([descriptor], [], [], timeout_s)
-    return bool(ready)
 
 
 def kill_group(group: int) -> None:

@@ -19,7 +19,7 @@ from snapferry.workers.settings.environment import Settings
 from snapferry.workers.telemetry import logs
 
 LOOK_S: Final = 0.002
-"""Seconds between two checks whether the server accepts connections: it does not announce that."""
+"""Seconds between two looks for what nobody announces, such as that the server accepts connections."""
 
 
 class Roles:
@@ -46,10 +46,10 @@ class Roles:
             worker_prefetch_multiplier=2,
         )
         self._app.finalize()
+        signals.task_postrun.connect(self._task_ended, weak=False)
 
     def work(self, processes: int) -> int:
         """Run a worker with this many processes. It gets ready while the server starts."""
-        signals.task_postrun.connect(self._task_ended, weak=False)
         while not accepts(f"{self._folder}/s"):
             time.sleep(LOOK_S)
         worker = self._app.Worker(
@@ -72,7 +72,6 @@ class Roles:
         What the task wants to do later, it queues for the worker.
         """
         logs.configure(self._settings, level=self._log_level, worker=f"planner@{socket.gethostname()}")
-        signals.task_postrun.connect(self._task_ended, weak=False)
         task = self._app.tasks["snapferry.plan_job"]
         request = {
             "id": job_id,
@@ -85,18 +84,15 @@ class Roles:
         return 0
 
     def leave_to_worker(self, job_id: str) -> int:
-        """Let the worker drive a job that the planner left, for example because it was killed."""
+        """Let the worker drive a job whose planner was killed."""
         queue_drive(self._app, job_id, "its planner is gone")
         return 0
 
     def _task_ended(self, sender: Any = None, **_: Any) -> None:
         if sender.name not in {"snapferry.copy_batch", "snapferry.copy_parts"}:
-            self._tell_step()
-
-    def _tell_step(self) -> None:
-        # A full pipe tells enough. Without a reader, the command is gone.
-        with suppress(OSError):
-            os.write(self._steps, b".")
+            # A full pipe tells enough. Without a reader, the command is gone.
+            with suppress(OSError):
+                os.write(self._steps, b".")
 
 
 def accepts(path: str) -> bool:

@@ -51,7 +51,7 @@ def drive_job(*arguments):
             raise {error}
     return real(*arguments)
 
-tasks.drive_job, tasks.RETRY_BASE_S, keeper._LOOK_S, reconcile.ROUND_S = drive_job, 0, 10_000, 10_000
+tasks.drive_job, tasks.RETRY_BASE_S, keeper._WATCH_S, reconcile.ROUND_S = drive_job, 0, 10_000, 10_000
 """
 
 # A server that accepts a connection, and ends.

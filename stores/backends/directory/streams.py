@@ -32,11 +32,11 @@ _numbers = itertools.count()
 
 def temporary_name() -> str:
     """Return a name that no other process uses, and that this one has not used."""
-    return f"{TEMPORARY}{identity()}-{next(_numbers)}"
+    return temporary_names(1)[0]
 
 
 def temporary_names(count: int) -> list[str]:
-    """Return as many names as `temporary_name` does one by one."""
+    """Return *count* names that no other process uses, and that this one has not used."""
     mine = identity()
     return [f"{TEMPORARY}{mine}-{number}" for number in itertools.islice(_numbers, count)]
 

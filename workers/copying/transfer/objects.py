@@ -125,9 +125,9 @@ class ObjectCopier:
         """Stage those of *addresses* that both stores handle together; return the others."""
         if self._meter is not None:
             return list(addresses)
-        sizes = [self._objects[address] for address in addresses]
-        found = self._destination.stage_objects(self._source, addresses, sizes)
         objects = self._objects
+        sizes = [objects[address] for address in addresses]
+        found = self._destination.stage_objects(self._source, addresses, sizes)
         for address, (upload, length) in found.items():
             staged[address] = upload, length, objects[address], length
         if len(found) == len(addresses):

@@ -25,7 +25,6 @@ from snapferry.orchestrator.schedules.due import queue_due
 from snapferry.orchestrator.schedules.schedule import expected_one, message_of, scrub_message
 from snapferry.orchestrator.schedules.settle import settle_ended
 from snapferry.orchestrator.schedules.state_file import StateError, StateFile
-from snapferry.workers.broker.connection import client
 from snapferry.workers.ledger import FreshnessLedger, Ledger, ScheduleLedger, ScrubLedger
 from snapferry.workers.messages import JobSpec, MirrorMessage, ScrubMessage
 from snapferry.workers.settings.config_file import Config, read_config
@@ -136,7 +135,7 @@ def _embedded(
             if not mine:
                 return _skipped(scheduled, "another process on this machine runs it", show)
             with embedded_fleet(settings, stores, scheduled.jobs, verbose=verbose) as (fleet, jobs):
-                server = client(fleet.settings.broker_url or "", retries=1)
+                server = fleet.client()
                 if lost := state.restore(server):
                     note(lost)
                 restore_notifications(server, expected_one(scheduled).key, state.further)

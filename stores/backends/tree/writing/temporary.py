@@ -27,11 +27,11 @@ _form = re.compile(
 
 def temporary_name() -> str:
     """Return a name that no other process uses, and that this one has not used."""
-    return f"{_BEGINNING}{identity()}-{next(_numbers)}.tmp"
+    return temporary_names(1)[0]
 
 
 def temporary_names(count: int) -> list[str]:
-    """Return as many names as `temporary_name` does one by one."""
+    """Return *count* names that no other process uses, and that this one has not used."""
     mine = identity()
     return [f"{_BEGINNING}{mine}-{number}.tmp" for number in itertools.islice(_numbers, count)]
 
