@@ -8,10 +8,11 @@ from typing import Final
 
 from snapferry.orchestrator.embedded import EmbeddedFleet, FleetDied, default_processes
 from snapferry.orchestrator.jobs import Jobs
+from snapferry.orchestrator.jobs.batching import between_directories, group_batches
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.opening import prepare
 from snapferry.workers.lifecycle.process_setup import max_in_flight
-from snapferry.workers.messages import GROUP_BATCHES, JobSpec, StoreRef
+from snapferry.workers.messages import JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
 
 from .chosen import chosen
@@ -19,9 +20,6 @@ from .exit_codes import RUN_AGAIN, fail, note
 from .fleet_access import on_fleet
 from .follow import print_new_job, run
 from .inputs.show import Show
-
-BATCHES_OF_A_PROCESS: Final = 3
-"""Enough that no process waits long for the last batch of another."""
 
 LOCAL_BATCH_OBJECTS: Final = 5000
 """Objects in a batch between directories, at most, unless the settings say otherwise."""
@@ -62,7 +60,7 @@ def _embedded(
 ) -> int:
     stores = (spec.source, spec.destination, *spec.more_sources)
     with embedded_fleet(settings, stores, spec.limits.jobs, verbose=verbose) as (fleet, jobs):
-        job_id = jobs.submit(batched(fleet.divided(spec), settings, stores))
+        job_id = jobs.submit(batched(fleet.divided(spec), settings))
         return run(
             jobs,
             job_id,
@@ -74,18 +72,11 @@ def _embedded(
         )
 
 
-def batched(spec: JobSpec, settings: Settings, stores: Iterable[StoreRef]) -> JobSpec:
-    """
-    Return *spec* with as few batches as the processes of an embedded fleet can share, if *stores* are directories.
-
-    There an object takes some microseconds, and a batch some milliseconds besides, in which its process waits.
-    """
-    urls = [url for store in stores for url in (store.parsed, store.parsed_objects) if url]
-    if not all(url.kind.is_local for url in urls):
-        return spec
-    batches = min(GROUP_BATCHES, BATCHES_OF_A_PROCESS * default_processes(spec.limits.jobs))
+def batched(spec: JobSpec, settings: Settings) -> JobSpec:
+    """Return *spec* with batches for the processes of an embedded fleet."""
+    batches = group_batches(spec, lambda: default_processes(spec.limits.jobs))
     is_set = "batch_objects" in settings.model_fields_set | spec.model_fields_set
-    larger = {} if is_set else {"batch_objects": LOCAL_BATCH_OBJECTS}
+    larger = {"batch_objects": LOCAL_BATCH_OBJECTS} if between_directories(spec) and not is_set else {}
     return spec.model_copy(update={"group_batches": batches, **larger})
 
 

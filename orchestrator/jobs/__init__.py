@@ -5,6 +5,7 @@ Jobs: submit them, follow them, control them. `snapferry.orchestrator.client` is
     index       all jobs, to be searched, filtered and sorted
     reader      status, lists, receipts and failures of jobs
     broker      the connection to the broker, and its errors
+    batching    into how many batches the objects of a job are cut
     known_nodes which workers and orchestrators there are
     store_pair  the stores of a job, from their URLs
 """

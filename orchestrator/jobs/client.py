@@ -19,10 +19,12 @@ from snapferry.workers.copying.commit import ENDED_WELL, SnapshotState
 from snapferry.workers.ledger import PLAN, JobStatus, State
 from snapferry.workers.limits import Change, StoreLimits, store_id
 from snapferry.workers.messages import JobSpec, Order, encode_addresses
-from snapferry.workers.queues import Priority
+from snapferry.workers.queues import Priority, copy_queue
 from snapferry.workers.settings.environment import Settings
 
+from .batching import group_batches
 from .broker import JobRefused
+from .known_nodes import processes_of
 from .reader import JobReader
 
 log = logging.getLogger(__name__)
@@ -68,9 +70,10 @@ class Jobs(JobReader):
         Queue a job; return its id, which is that of *spec*. *schedule* names the mirror or scrub that queues it. A
         *paused* job waits until `unpause`.
 
-        If *spec* does not set its batch settings or its patience, those of this process's settings apply. The default
-        order of a job of everything is newest first. A job whose patience is set also waits for a store that has not
-        answered yet. Submitting the same *spec* again changes nothing. After an error the job is not queued, unless the
+        If *spec* does not set its batch settings or its patience, those of this process's settings apply. Unless it
+        says into how many batches its objects are cut, the live worker processes decide it. The default order of a job
+        of everything is newest first. A job whose patience is set also waits for a store that has not answered yet.
+        Submitting the same *spec* again changes nothing. After an error the job is not queued, unless the
         message says that it may be.
         """
         given = spec.model_fields_set
@@ -79,6 +82,8 @@ class Jobs(JobReader):
             filled["waits_at_start"] = True
         if spec.everything and "order" not in given:
             filled["order"] = Order.NEWEST
+        if "group_batches" not in given:
+            filled["group_batches"] = self._group_batches(spec)
         return self._queue(spec.model_copy(update=filled), schedule, paused=paused)
 
     def resume(self, job_id: str, *, patience: float | None = None) -> str | None:
@@ -228,7 +233,12 @@ class Jobs(JobReader):
         """Return the request for a job that continues an ended one: with the limits that this one had at its end."""
         if patience is not None:
             changed |= {"patience": patience, "waits_at_start": True}
-        return spec.successor(limits=status.limits, **self._from_settings(_BATCHING), **changed)
+        changed |= {"limits": status.limits, "group_batches": self._group_batches(spec)}
+        return spec.successor(**self._from_settings(_BATCHING), **changed)
+
+    def _group_batches(self, spec: JobSpec) -> int:
+        with self._answering():
+            return group_batches(spec, lambda: processes_of(self._ledger.client, copy_queue(spec.queue)))
 
     def _queue(self, spec: JobSpec, schedule: str = "", *, paused: bool = False) -> str:
         """

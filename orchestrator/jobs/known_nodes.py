@@ -47,6 +47,15 @@ def announced(client: redis.Redis) -> Announced:
     return Announced(workers or [], orchestrators or {}, complete)
 
 
+def processes_of(client: redis.Redis, queue: str) -> int:
+    """
+    Return how many processes the live workers that serve *queue* have together, 0 if that is not known.
+
+    Raises `redis.exceptions.RedisError`, but not for a damaged roster.
+    """
+    return _unless_damaged(lambda: WorkerRoster(client).processes(queue)) or 0
+
+
 def _unless_damaged(read: Callable[[], _Read]) -> _Read | None:
     try:
         return read()

@@ -17,10 +17,12 @@ import redis
 
 from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.jobs import Jobs, store_pair
+from snapferry.orchestrator.jobs.batching import BATCHES_OF_A_PROCESS
 from snapferry.stores.opening import open_store
 from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import State
-from snapferry.workers.messages import JobSpec
+from snapferry.workers.ledger.keys import WORKERS
+from snapferry.workers.messages import GROUP_BATCHES, JobSpec
 from snapferry.workers.queues import COPY_QUEUE, PLAN_QUEUE
 from snapferry.workers.settings.environment import Settings
 from tests import servers
@@ -73,6 +75,37 @@ def test_two_workers_and_an_orchestrator_copy_a_snapshot(fleet: Fleet, tmp_path:
         shares = [worker.batches_run() for worker in (one, two)]
         assert all(shares), "both workers took part"
     assert open_store(str(tmp_path / "b")).list_manifest_ids() == [snapshot]
+
+
+def test_a_job_between_directories_is_cut_for_the_processes_that_run(
+    fleet: Fleet, jobs: Jobs, tmp_path: Path
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    stores = store_pair(str(tmp_path / "a"), str(tmp_path / "b"))
+
+    def batches(job_id: str) -> int:
+        return jobs._ledger.spec(job_id).group_batches
+
+    first = jobs.submit(JobSpec.of(*stores, [snapshot]))
+    assert batches(first) == GROUP_BATCHES
+    with fleet.worker("one"):
+        assert batches(jobs.submit(JobSpec.of(*stores, [snapshot]))) == BATCHES_OF_A_PROCESS * 2
+        assert batches(jobs.submit(JobSpec.of(*stores, [snapshot], group_batches=5))) == 5
+        assert batches(jobs.submit(JobSpec.of(*stores, [snapshot], queue="other"))) == GROUP_BATCHES
+        jobs.cancel(first)
+        with fleet.orchestrator():
+            jobs.wait(first)
+        again = jobs.resume(first)
+        assert again is not None
+        assert batches(again) == BATCHES_OF_A_PROCESS * 2
+
+
+def test_a_damaged_roster_of_workers_refuses_no_job(redis_url: str, jobs: Jobs, tmp_path: Path) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    stores = store_pair(str(tmp_path / "a"), str(tmp_path / "b"))
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(WORKERS, "junk")
+    assert jobs._ledger.spec(jobs.submit(JobSpec.of(*stores, [snapshot]))).group_batches == GROUP_BATCHES
 
 
 def test_plain_celery_commands_do_as_well(redis_url: str, tmp_path: Path) -> None:

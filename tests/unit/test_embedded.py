@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.cli.launch import BATCHES_OF_A_PROCESS, LOCAL_BATCH_OBJECTS, batched
+from snapferry.orchestrator.cli.launch import LOCAL_BATCH_OBJECTS, batched
 from snapferry.orchestrator.embedded import EmbeddedFleet, default_processes
 from snapferry.orchestrator.embedded.keeper import Part, Pipes, _Keeper
+from snapferry.orchestrator.jobs.batching import BATCHES_OF_A_PROCESS
 from snapferry.workers.messages import GROUP_BATCHES, JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
 
@@ -55,7 +56,7 @@ def test_a_job_between_directories_has_few_large_batches_unless_the_settings_say
 ) -> None:
     source, destination = (StoreRef(url=url) for url in urls.split())
     spec = JobSpec(source=source, destination=destination, everything=True)
-    made = batched(spec, Settings.from_environment(environ), (source, destination))
+    made = batched(spec, Settings.from_environment(environ))
     assert made.group_batches == min(batches, GROUP_BATCHES)
     assert ("batch_objects" in made.model_fields_set) == (objects is not None)
     assert made.batch_objects == (objects or spec.batch_objects)

@@ -102,7 +102,7 @@ class Settings(BaseModel):
     """URL of the Redis server for queues, ledger and chords, or of its sentinels (`broker_url`)."""
 
     batch_objects: int = Field(2500, ge=1, le=10_000)
-    """Objects per task, at most. Jobs of fewer than 160,000 objects use smaller batches, down to 1,000 objects."""
+    """Objects per task, at most. Small jobs use smaller batches, down to 1,000 objects."""
 
     batch_bytes: int = Field(64 * 1024**2, ge=1)
     """Bytes per task, at most. A larger object gets a task of its own."""
