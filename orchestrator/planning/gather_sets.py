@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from snapferry.stores.address import Address, digests_of
@@ -40,16 +40,17 @@ class SetGatherer(Gatherer):
 
     def add(self, index: int, objects: Objects | ObjectTable) -> Added:
         assert isinstance(objects, Mapping)
-        new: Iterable[Address] = objects.keys() - self.seen
+        new: Mapping[Address, int] = objects
+        # Most jobs have one snapshot, or few that share objects: each step is one pass in C.
+        if not self.seen.isdisjoint(objects):
+            new = {address: size for address, size in objects.items() if address not in self.seen}
         if self.only is not None:
-            new = self.only.among(list(new))
-        before = len(self.seen)
-        for address in new:
-            self.sizes[address] = objects[address]
-            self.owners[address] = index
+            new = {address: new[address] for address in self.only.among(list(new))}
+        self.sizes.update(new)
+        self.owners.update(dict.fromkeys(new, index))
         self.seen.update(new)
         self.named_addresses.update(objects)
-        return Added(len(objects), sum(objects.values()), len(self.seen) - before)
+        return Added(len(objects), sum(objects.values()), len(new))
 
     def close(self) -> GroupObjects:
         ordered = sorted(self.sizes)
