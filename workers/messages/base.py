@@ -27,11 +27,10 @@ ScheduleKind = Literal["mirror", "scrub"]
 MOST_SNAPSHOTS: Final = 1_000_000
 """Snapshots of one job."""
 MOST_OBJECTS: Final = 10_000
+"""Objects of one batch."""
 
 GROUP_BATCHES: Final = 64
 """About so many batches a group of many objects is cut into, by default."""
-
-"""Objects of one batch."""
 
 ENCODED_ADDRESS: Final = 43
 """Characters of an encoded address, rounded up."""
