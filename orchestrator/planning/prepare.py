@@ -29,6 +29,7 @@ from snapferry.stores.manifest.known_lines import KnownLines
 from snapferry.stores.runtime.bounds import bounds
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
+from snapferry.workers.copying.words import WORDS
 from snapferry.workers.ledger import PLAN, Ledger, set_bits
 from snapferry.workers.messages import JobSpec, Order
 
@@ -118,12 +119,10 @@ def _chosen(spec: JobSpec, source: StreamStore, *, around: bool) -> Snapshots:
     found = Snapshots([])
     found.ids = ids = _ordered(spec, source, found.note_unlisted if around else None)
     if spec.everything and not ids and not spec.allow_empty_source and not found.unlisted:
-        raise SourceEmpty(
-            source.manifests_label,
-            "",
-            "lists no manifest at all, so nothing was done."
-            " If the source may be empty, give --allow-empty-source (a mirror: allow-empty-source = true)",
-        )
+        # A scrub has no such option.
+        advice = "" if spec.scrub is not None else WORDS[spec.action].if_empty
+        said = "lists no manifest at all, so nothing was done"
+        raise SourceEmpty(source.manifests_label, "", f"{said}. {advice}" if advice else said)
     return found
 
 

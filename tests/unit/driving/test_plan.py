@@ -17,10 +17,12 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.opening import open_store
 from snapferry.workers.ledger import State
 from snapferry.workers.messages import (
+    Action,
     Budget,
     Order,
     Price,
     Prune,
+    ScrubPart,
 )
 from snapferry.workers.reachability.parked_jobs import ParkedJobs
 from tests.sample import fill, make_store, random_files, tree
@@ -176,6 +178,32 @@ def test_a_source_without_any_manifest_is_no_empty_source_unless_that_is_said(
     assert raised.value.store == f"file://{fleet.source}"
     assert "--allow-empty-source" in str(raised.value)
     assert fleet.published() == [old]
+
+
+@pytest.mark.parametrize(
+    ("action", "scrub", "advised"),
+    [
+        (Action.COPY, None, "a mirror: allow-empty-source = true"),
+        (Action.VERIFY, None, "If the store may be empty, give --allow-empty-source"),
+        (Action.VERIFY, ScrubPart(name="check", shares=1, share=0), ""),
+        (Action.HEAL, None, "by their full ids, with --id or --ids-from"),
+    ],
+)
+def test_no_option_is_advised_for_an_empty_store_that_the_command_lacks(
+    fleet: Fleet, action: Action, scrub: ScrubPart | None, advised: str
+) -> None:
+    for root in (fleet.source, fleet.destination):
+        (root / ".manifests").mkdir(parents=True, exist_ok=True)
+    (fleet.source / manifest_key(fleet.snapshot)).unlink()
+    fleet.submit(everything=True, action=action, scrub=scrub)
+
+    with pytest.raises(SourceEmpty) as raised:
+        fleet.drive()
+
+    said = str(raised.value)
+    assert advised in said
+    assert bool(advised) == ("--" in said)
+    assert ("--allow-empty-source" in said) == (action is not Action.HEAL and scrub is None)
 
 
 def test_a_source_that_may_be_empty_is_a_job_with_nothing_to_do(fleet: Fleet) -> None:
