@@ -277,8 +277,9 @@ def _remedy(status: JobStatus, named: Sequence[str], *, alone: bool) -> str:
     found = _error_of_store(status.error)
     if found and found[1] == status.cause:
         return _REMEDIES_BY_KIND[found[1], found[2]][alone]
-    remedies = _REMEDIES_OF_A_COMMAND if alone else _REMEDIES
-    return remedies.get(status.cause, _OTHER_REMEDY)
+    remedy = (_REMEDIES_OF_A_COMMAND if alone else _REMEDIES).get(status.cause, _OTHER_REMEDY)
+    either = status.cause == "AccessDenied" and status.action.tree_side
+    return remedy.replace("the store", "the directory or the store") if either else remedy
 
 
 def _verb(status: JobStatus) -> str:

@@ -154,6 +154,15 @@ def test_a_store_that_refuses_needs_other_keys_or_another_mode_by_its_kind(error
     assert "worker" not in advise(failed, again=AGAIN).sentence
 
 
+@pytest.mark.parametrize("action", list(Action))
+def test_a_file_that_refuses_may_be_in_a_directory_that_is_no_store(action: Action) -> None:
+    failed = replace(FAILED, action=action, cause="AccessDenied", error="1 of 2 files could not be pushed")
+
+    named = "access to the directory or the store," in advise(failed, again=AGAIN).sentence
+
+    assert named == (action in {Action.PUSH, Action.PULL})
+
+
 @pytest.mark.parametrize("cause", list(advice._REMEDIES))
 def test_the_user_of_one_machine_is_told_of_no_fleet(cause: str) -> None:
     words = advise(replace(FAILED, cause=cause), again=AGAIN).sentence.split()
