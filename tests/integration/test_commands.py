@@ -437,7 +437,10 @@ def test_a_job_is_paused_continued_cancelled_and_resumed(idle: Crew, tmp_path: P
         until(
             lambda: idle.ask("status", job, "--json").document["batches"]["handed_out"] == 5, "batches wait"
         )
-        assert idle.ask("cancel", job).out.endswith(f": snapferry resume {job}\n")
+        assert idle.ask("cancel", job).out == (
+            f"job {job} is cancelled. Copied objects are kept, none is half-written. No snapshot was published."
+            f" Resume it to do the rest: snapferry resume {job}\n"
+        )
         stopped = idle.ask("watch", job, code=1)
         assert stopped.err.startswith(f"snapferry: job {job} was cancelled\nsnapferry: ")
         assert stopped.err.endswith(f": snapferry resume {job}\n")

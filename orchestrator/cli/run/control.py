@@ -15,6 +15,7 @@ from snapferry.orchestrator.cli.inputs.show import Show, with_show
 from snapferry.orchestrator.jobs import Jobs
 from snapferry.orchestrator.reporting.advice import advise
 from snapferry.orchestrator.reporting.documents import status_document
+from snapferry.orchestrator.reporting.text.interrupted import interrupted_text
 from snapferry.orchestrator.reporting.text.status import ended_text
 from snapferry.stores.text.format import counted
 from snapferry.workers.ledger import JobStatus, State
@@ -29,18 +30,19 @@ def cancel(jobs: Jobs, job_id: str, as_json: bool) -> int:
     jobs.cancel(job_id)
     status = jobs.wait(job_id, timeout_s=CANCEL_TIMEOUT_S)
     if status.state is State.CANCELLED:
-        message = f"job {job_id} is cancelled. Copied objects are kept. {_next(status)}"
+        rest = _next(status).removeprefix("The job was cancelled. ")
+        message = f"job {job_id} is cancelled. {interrupted_text(status)} {rest}".rstrip()
     elif status.state.final:
         message = f"job {job_id} ended before it could be cancelled: it is {status.state}"
     else:
-        message = f"job {job_id}: {_next(status)}"
+        message = _with_id(status)
     return _print(status, message, as_json=as_json)
 
 
 @with_job
 def pause(jobs: Jobs, job_id: str, as_json: bool) -> int:
     status = jobs.pause(job_id)
-    message = f"job {job_id}: {_next(status)}"
+    message = _with_id(status)
     if status.state.final:
         message = ended_text(status)
     return _print(status, message, as_json=as_json)
@@ -98,6 +100,13 @@ def _new_job(jobs: Jobs, job_id: str, show: Show, *, watch: bool) -> int:
 
 def _next(status: JobStatus) -> str:
     return with_fleet(advise(status)).text
+
+
+def _with_id(status: JobStatus) -> str:
+    """Return what is to be done next about a job, with the id of the job."""
+    text = _next(status)
+    about = f"job {status.job_id}"
+    return f"{about} {text.removeprefix('The job ')}" if text.startswith("The job ") else f"{about}: {text}"
 
 
 def _print(status: JobStatus, message: str, *, as_json: bool) -> int:
