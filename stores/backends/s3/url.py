@@ -27,6 +27,8 @@ _SERVER: Final = ("endpoint_url", "region", "profile", "unsigned", "request_paye
 
 _SECRETS: Final = ("secret", "password", "passwd", "token", "credential", "access_key", "signature")
 
+# What boto3 sends. S3 takes fewer, other servers take all of these.
+_is_bucket = re.compile(r"[A-Za-z0-9._-]+").fullmatch
 _is_region = re.compile(r"[A-Za-z0-9-]{1,63}").fullmatch
 
 
@@ -53,6 +55,10 @@ def parse(kind: StoreKind, rest: str) -> StoreURL:
         )
     if bucket in {".", ".."} or "\\" in bucket:
         raise InvalidStoreURL("", f"s3://{bucket}", "names no bucket, as in s3://bucket/prefix")
+    if not _is_bucket(bucket) and not is_access_point(bucket):
+        raise InvalidStoreURL(
+            "", f"s3://{bucket}", "is not the name of a bucket: use letters, digits, '.', '-' and '_'"
+        )
     return _checked(kind, bucket, _prefix(bucket, prefix), _parameters(bucket, query))
 
 
