@@ -476,9 +476,11 @@ def test_a_diff_of_a_store_and_two_ids_names_the_right_form() -> None:
         ([""], "--exclude must not be empty"),
         (["x" * 5000], "--exclude must have at most 4,096 characters"),
         (["x"] * 1001, "--exclude must have at most 1,000 entries"),
+        (["["], "--exclude [: is not a pattern: missing ]: ["),
+        ([r"\bword"], r"--exclude \bword: has \b, which patterns do not support"),
     ],
 )
-def test_patterns_that_are_too_short_or_too_many_are_one_line(
+def test_patterns_that_cannot_be_used_are_one_line_with_the_option(
     patterns: list[str], said: str, run: Run
 ) -> None:
     Path("free").mkdir()

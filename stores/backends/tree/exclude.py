@@ -76,7 +76,7 @@ def excluder(patterns: Iterable[str]) -> Callable[[str], bool] | None:
     try:
         found = re2.compile("|".join(f"(?:{_translated(text)})" for text in texts), options)
     except re2.error:
-        raise InvalidPattern("", "--exclude", "the patterns are too large together") from None
+        raise InvalidPattern("", "", "the patterns are too large together") from None
     search = found.search
     return lambda path: search(path) is not None
 

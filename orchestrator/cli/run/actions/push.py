@@ -61,7 +61,9 @@ def push(
         tree = TreeOptions(exclude=exclude, follow=not no_follow, walk_jobs=walk_jobs)
     except InvalidName as error:
         usage(f"--tag {error}")
-    except (InvalidStoreURL, InvalidPattern) as error:
+    except InvalidPattern as error:
+        usage(f"--exclude {error}")
+    except InvalidStoreURL as error:
         usage(str(error))
     except ValidationError as error:
         usage(f"--exclude {first_fault_text(error)}")
