@@ -80,6 +80,9 @@ def main() -> NoReturn:
         command = error.ctx.command_path if error.ctx is not None else "snapferry"
         # click puts suggestions on lines of their own.
         message = " ".join(line.strip() for line in error.format_message().splitlines())
+        if "(Did you mean " in message:
+            # Several suggestions are in brackets, one is not.
+            message = message.replace("(Did you mean ", "Did you mean ").removesuffix(")")
         if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.parent is None:
             message += f" Write options of a command after it: {command} COMMAND {error.option_name}"
         end = "" if message.endswith((".", "?")) else "."

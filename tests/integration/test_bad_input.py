@@ -58,6 +58,7 @@ def assert_complains(tmp_path: Path, ended: Finished) -> None:
         ("to", "~no-such-user/b", "the home directory ~no-such-user is not known"),
         ("from", "file://relative", "needs an absolute path"),
         ("to", "s3://", "names no bucket"),
+        ("to", "s3://B_!/x", "s3://B_!: is not the name of a bucket"),
         ("to", "s3://key:secret@bucket/x", "carries credentials"),
         ("to", "s3://bucket?aws_secret_access_key=secret", "carries a secret"),
         ("to", "s3://bucket?colour=blue", "has an unknown parameter 'colour'"),
@@ -71,7 +72,9 @@ def assert_complains(tmp_path: Path, ended: Finished) -> None:
         ("id", "nightly@", "nightly@: no snapshot of this store has the name; it has no names"),
         ("jobs", "-1", "Invalid value for '-j' / '--jobs'"),
         ("broker", "amqp://host", "must begin with redis://"),
+        ("broker", "amqp://host", "or unix://; this one begins with amqp://"),
         ("colour", "blue", "No such option '--colour'"),
+        ("id-from", "blue", "'--id-from'. Did you mean one of: '--from', '--id', '--ids-from'? See: "),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_begun(

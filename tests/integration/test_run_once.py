@@ -115,11 +115,14 @@ def test_wrong_names_and_places_are_bad_usage(forge: Forge, config: Path, tmp_pa
     unknown, both = (forge.run(arguments(config, name)) for name in ("weekly", "nightly"))
     (tmp_path / "state").touch()
     nowhere = forge.run(arguments(config, "mirror:nightly"))
+    config.write_text("")
+    empty = forge.run(arguments(config, "nightly"))
 
     for ended, said in (
         (unknown, "mirror nightly, scrub nightly"),
         (both, "scrub:nightly"),
         (nowhere, "--state-dir"),
+        (empty, "no mirror or scrub is named 'nightly'. The file has no mirror and no scrub."),
     ):
         assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
         assert said in ended.err

@@ -128,7 +128,7 @@ def parse(url: str) -> BrokerURL:
     scheme = _NAMES.get(given, given)
     if not separator or given not in _SCHEMES:
         # What has no scheme, or an odd one, may be a password: repeat nothing but letters before a ://.
-        found = f", this one begins with {given}://" if separator and given.isalpha() else ""
+        found = f"; this one begins with {given}://" if separator and given.isalpha() else ""
         raise InvalidBrokerURL(
             f"the broker URL must begin with {', '.join(f'{one}://' for one in _SCHEMES[:-1])} or unix://{found}"
         )

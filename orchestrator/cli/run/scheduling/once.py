@@ -88,8 +88,9 @@ def _chosen(settings: Settings, name: str) -> tuple[Mirror | Scrub, Message, Not
         config = read_config(settings.config)
         found = [one for one in config.scheduled if name in (one.name, f"{one.kind}:{one.name}")]
         if not found:
-            known = ", ".join(f"{one.kind} {one.name}" for one in config.scheduled) or "none"
-            usage(f"{settings.config}: no mirror or scrub is named {name!r}. The file has: {known}")
+            known = ", ".join(f"{one.kind} {one.name}" for one in config.scheduled)
+            has = f"The file has: {known}" if known else "The file has no mirror and no scrub."
+            usage(f"{settings.config}: no mirror or scrub is named {name!r}. {has}")
         if len(found) > 1:
             usage(f"{name} is a mirror and a scrub. Use mirror:{name} or scrub:{name}.")
         return found[0], _message(found[0], config), config.notify
