@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run what the command line asks for; return 0, or 1 if a case could not be measured or the results differ."""
+    """Run what the command line asks for; return its exit code: 1 if a case could not be measured."""
     options = _options()
     if options.list:
         for case in CASES:

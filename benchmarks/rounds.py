@@ -1,8 +1,8 @@
 """
 All sides in turn: ours, each peer, ours, each peer; and the checks that they made the same.
 
-A *side* is one of those that do the same work: ours, the peers, and the floor,
-which does the least that anybody would have to.
+A *side* is one of those that do the same work: ours, the peers, and the floor, which does the least that anybody would
+have to.
 """
 
 from __future__ import annotations
@@ -67,9 +67,8 @@ def measure_rounds(
     """
     Run *number* rounds of all *sides*; *clean* makes place before each, *check* looks at the results of the first.
 
-    *ran* is called right after each run with the side that it was. *by_turns*:
-    every second round runs the sides in the opposite order. *start* runs first in
-    each round, as a side of its own. What the last round made is left behind.
+    *ran* is called right after each run with the side that it was. *by_turns*: every second round runs the sides in the
+    opposite order. *start* runs first in each round, as a side of its own. What the last round made is left behind.
     Raises `CommandFailed`, and what *check* raises.
     """
     rounds = []

@@ -39,8 +39,7 @@ class BatchOutcome:
 
     *bytes_copied* counts the bytes that were read and written. *needed_bytes* are the sizes, by the manifest, of the
     objects that were not present. *bytes_hashed* counts those of files that were read for their checksums alone.
-    *confirmed* counts written objects by the way their write was confirmed, see
-    `Backend.confirmed`.
+    *confirmed* counts written objects by the way their write was confirmed, see `Backend.confirmed`.
     """
 
     copied: int = 0

@@ -160,7 +160,7 @@ def test_what_is_left_of_an_ended_job_is_drained_and_forgotten(
     assert worker.look() == {QUEUE}
     ledger._redis.delete(QUEUE)
     assert worker.look() == set()
-    assert not ParkedJobs(ledger.client).is_parked("job")
+    assert ParkedJobs(ledger.client).all() == []
     worker.look()
     assert not StoreProblems(ledger.client).of_batch("job", "worker", sides).problems
 
@@ -254,7 +254,7 @@ def test_what_redis_puts_back_after_the_end_of_a_job_is_removed(
     worker.parking._linger_s = 60
     ledger.advance("job", State.CANCELLED)
     worker.look()
-    assert not ParkedJobs(ledger.client).is_parked("job")
+    assert ParkedJobs(ledger.client).all() == []
     ledger._redis.lpush(QUEUE, "{}")
     ledger._redis.lpush(lists(QUEUE)[4], "{}")
     ledger._redis.delete("snapferry:mark:drain")

@@ -68,9 +68,6 @@ BUDGET_FIELD: Final = "budget"
 # The field with the mirror or scrub that queued the job, as ``mirror:nightly``, if one did.
 SCHEDULE_FIELD: Final = "schedule"
 
-# The same of a job that continues others: what queued the first of them.
-CHAIN_SCHEDULE_FIELD: Final = "chain_schedule"
-
 # The field with the requests per second at S3 stores that have no limit of their own.
 S3_REQUESTS_FIELD: Final = "s3_requests"
 

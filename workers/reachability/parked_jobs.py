@@ -89,10 +89,6 @@ class ParkedJobs:
                 found.append(ParkedJob(str(job_id), str(record["queue"]), source, destination, writes))
         return found
 
-    def is_parked(self, job_id: str) -> bool:
-        """Return whether a job has a parking queue."""
-        return bool(self._redis.hexists(PARKED, job_id))
-
     def unpark(self, job: ParkedJob) -> None:
         """Record that a job has ended and has no parking queue any more."""
         self.drain(parking_queue(job.queue, job.job_id))

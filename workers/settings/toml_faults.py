@@ -24,7 +24,6 @@ _PIECE: Final = re.compile(
 )
 _KEY: Final = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^"'=])*""")
 
-
 # Characters of a message: more than the longest list of known keys, and less than some values.
 _MOST_SHOWN: Final = 1000
 

@@ -71,13 +71,14 @@ def _healed_text(status: JobStatus) -> str:
 def _pushed_text(status: JobStatus) -> str:
     seconds = f" in {status.ended_at - status.submitted_at:.1f} s"
     published = _published_text(status) + (" and tagged" if status.names_carried else "")
-    files = f"{published}: {counted(status.objects_total, 'file')}"
     if not status.objects_total:
         return f"{published}: {_written_text(status, 'file')},{seconds}"
     if not status.copied:
         return f"{published}: {_already(status.objects_total, 'file', 'present')},{seconds}"
-    pushed = f"{status.copied:,} pushed ({size(status.bytes_copied)})"
-    return f"{files}, {pushed}, {status.present:,} already present,{seconds}"
+    return (
+        f"{published}: {counted(status.objects_total, 'file')}, {status.copied:,} pushed"
+        f" ({size(status.bytes_copied)}), {status.present:,} already present,{seconds}"
+    )
 
 
 def _pulled_text(status: JobStatus) -> str:

@@ -31,8 +31,7 @@ class Metric:
     One metric. Prometheus shows its *help*.
 
     *labels* are the names of its labels. *zeros* are the label values that are exported as 0 before anything is
-    counted.
-    *buckets* are the upper bounds of a histogram.
+    counted. *buckets* are the upper bounds of a histogram.
     """
 
     name: str
