@@ -490,6 +490,20 @@ def test_patterns_that_cannot_be_used_are_one_line_with_the_option(
     assert (code, out, err) == (2, "", f"snapferry: {said}\n")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SNAPDIR_JOBS", "abc"), ("SNAPDIR_LIMIT_RATE", "fast"), ("SNAPDIR_NO_PROGRESS", "?")]
+)
+def test_a_bad_value_of_a_variable_names_the_variable(
+    variable: str, value: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    code, out, err = run("sync", "one", "other", "--all")
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Invalid value for {variable}: ")
+
+
 def test_a_directory_without_its_path_is_named_with_it(run: Run, tmp_path: Path) -> None:
     (tmp_path / "my store").mkdir()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from snapferry.orchestrator.cli.chosen import remember, typed
@@ -76,6 +77,15 @@ class Option(_Completed, click.Option):
             f"env: {self.envvar}" if self.envvar else "",
         )
         self._facts = "; ".join(filter(None, facts))
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return *value* as the command gets it. An error about a value of the environment names the variable."""
+        try:
+            return super().process_value(ctx, value)
+        except click.BadParameter as error:
+            if ctx.get_parameter_source(str(self.name)) is ParameterSource.ENVIRONMENT:
+                error.param_hint = str(self.envvar)
+            raise
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the names of the option, and its text with the facts."""
