@@ -491,7 +491,8 @@ def test_patterns_that_cannot_be_used_are_one_line_with_the_option(
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("SNAPDIR_JOBS", "abc"), ("SNAPDIR_LIMIT_RATE", "fast"), ("SNAPDIR_NO_PROGRESS", "?")]
+    ("variable", "value"),
+    [("SNAPDIR_JOBS", "abc"), ("SNAPDIR_LIMIT_RATE", "fast"), ("SNAPDIR_NO_PROGRESS", "?")],
 )
 def test_a_bad_value_of_a_variable_names_the_variable(
     variable: str, value: str, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -502,6 +503,14 @@ def test_a_bad_value_of_a_variable_names_the_variable(
 
     assert (code, out) == (2, "")
     assert err.startswith(f"Invalid value for {variable}: ")
+
+
+@pytest.mark.parametrize("store", ["/srv/store", "s3://bucket", "./store"])
+def test_a_store_in_the_place_of_a_job_is_limited_by_an_option(store: str, run: Run) -> None:
+    code, out, err = run("limit", store, "--max-requests", "3")
+
+    assert (code, out) == (2, "")
+    assert err == f"snapferry: {store}: is not the id of a job. To limit a store, use --store {store}\n"
 
 
 def test_a_directory_without_its_path_is_named_with_it(run: Run, tmp_path: Path) -> None:

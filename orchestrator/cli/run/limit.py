@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,8 @@ def limit(
         changes = dict.fromkeys(given)
     if job is not None and store is not None:
         usage("JOB cannot be combined with --store")
+    if job is not None and "/" in job:
+        usage(f"{job}: is not the id of a job. To limit a store, use --store {shlex.quote(job)}")
     if max_requests == "default" and store is None:
         usage("--max-requests default requires --store")
     if job is not None:
