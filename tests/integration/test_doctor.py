@@ -270,6 +270,21 @@ def test_a_broker_that_does_not_answer_is_an_error_and_not_bad_input(forge: Forg
     assert "hidden" not in ended.out + ended.err
 
 
+@pytest.mark.parametrize("password", ["", ":wrong@"])
+def test_a_broker_that_refuses_the_password_is_not_said_to_be_silent(
+    forge: Forge, tmp_path: Path, password: str
+) -> None:
+    options = ("--port", "{port}", "--requirepass", "right")
+    with own_redis(tmp_path / "redis", *options, url="redis://:right@127.0.0.1:{port}/0") as server:
+        url = server.url.replace(":right@", password)
+        ended = examined(forge, "--broker", url)
+
+    assert ended.code == 1
+    shown = url.replace(password, "")
+    said = f"{shown} requires a password, or refuses the user or password of the URL"
+    assert told(ended, "error")["broker.answers"] == said
+
+
 def test_jobs_that_are_paused_or_do_not_move_are_told(server: OwnRedis, tmp_path: Path, forge: Forge) -> None:
     snapshot = make_store(tmp_path / "a", random_files(1))
     jobs = Jobs(Settings(broker_url=server.url))

@@ -50,6 +50,9 @@ OUTAGE = (ConnectionError, TimeoutError, BusyLoadingError)
 OLDEST_REDIS: Final = (6, 2)
 """The oldest Redis version that has every command kombu uses."""
 
+REFUSES: Final = "requires a password, or refuses the user or password of the URL"
+"""What a server does that refuses us. Its own text depends on its version, and names commands that nobody typed."""
+
 # A process that waits for its broker tries this often, and reports this often.
 _TRY_EVERY_S: Final = 2.0
 _REPORT_EVERY_S: Final = 30.0
@@ -279,10 +282,7 @@ def _is_final(error: BaseException | None) -> bool:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, AuthenticationError) and not isinstance(error, SentinelRefuses):
-        # The server's own text depends on its version, and names commands that the user did not type.
-        return (
-            "it requires a password, or refuses the user or password of the URL; check SNAPFERRY_BROKER_URL"
-        )
+        return f"it {REFUSES}; check SNAPFERRY_BROKER_URL"
     if isinstance(error, ClusterCrossSlotError | MovedError):
         return CLUSTER
     text = str(error).rstrip(".")

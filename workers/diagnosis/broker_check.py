@@ -17,7 +17,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from snapferry.stores.diagnosis.findings import Finding, Level, clock_finding
 from snapferry.stores.text.format import counted, size
 from snapferry.stores.text.printable import printable
-from snapferry.workers.broker.connection import OLDEST_REDIS, fail_fast_client
+from snapferry.workers.broker.connecting.sentinels import SentinelRefuses
+from snapferry.workers.broker.connection import OLDEST_REDIS, REFUSES, fail_fast_client
 from snapferry.workers.broker.message_validation import QUARANTINE
 from snapferry.workers.ledger.damage import shared_damage
 from snapferry.workers.lua import LuaScript
@@ -64,13 +65,12 @@ def check_redis(url: str) -> Iterator[Finding]:
             yield from check_sentinels(broker)
             yield from _asked(client, broker)
     except (RedisError, OSError, ValueError) as error:
-        said = f"{shown(url)} does not answer: {str(error).rstrip('.')[:200] or type(error).__name__}"
-        advice = (
-            "check user and password in SNAPFERRY_BROKER_URL (percent-encoded)"
-            if isinstance(error, AuthenticationError) or "NOAUTH" in str(error)
-            else "check that it runs, and that host, port and TLS of the URL are right"
-        )
-        yield Finding(Level.ERROR, "broker.answers", said, advice)
+        said = f"does not answer: {str(error).rstrip('.')[:200] or type(error).__name__}"
+        advice = "check that it runs, and that host, port and TLS of the URL are right"
+        if isinstance(error, AuthenticationError) or "NOAUTH" in str(error):
+            said = said if isinstance(error, SentinelRefuses) else REFUSES
+            advice = "check user and password in SNAPFERRY_BROKER_URL (percent-encoded)"
+        yield Finding(Level.ERROR, "broker.answers", f"{shown(url)} {said}", advice)
         yield from _safety(broker)
         yield from check_sentinels(broker)
 
