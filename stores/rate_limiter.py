@@ -8,11 +8,13 @@ after they arrived.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from .hashing import CHUNK_BYTES
 from .runtime.interruption import mark_as_owners
-from .streams import OpenReader
+from .streams import Buffer, OpenReader, Reader
 
 # The most bytes that are acquired before an answer is requested. The rest of a longer answer is acquired while it is
 # read; until then it waits in the buffers of the connection.
@@ -110,6 +112,25 @@ class RateLimitedReader:
         self._prepaid = max(0, self._prepaid - length)
         if unpaid:
             self._limiter.acquire_bytes(unpaid)
+
+    def let_take(
+        self,
+        take: Callable[[Reader, Callable[[Buffer], None]], bool],
+        show: Callable[[Buffer], None],
+    ) -> bool:
+        """
+        Call *take*, as `Upload.take`, with the inner reader, which an upload of its own kind of store recognises.
+
+        What it shows is acquired as if it was read here.
+        """
+
+        def note_and_show(piece: Buffer) -> None:
+            self.note_arrival(len(piece))
+            show(piece)
+            self.prepay(CHUNK_BYTES)
+
+        self.prepay(CHUNK_BYTES)
+        return take(self.inner, note_and_show)
 
     def __enter__(self) -> Self:
         self.inner.__enter__()

@@ -126,21 +126,13 @@ class _ThrottledUpload(Upload):
         self.inner.write(chunk)
 
     def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
-        # The inner upload recognises readers of its own kind of store, not wrapped ones.
-        limited = reader if isinstance(reader, RateLimitedReader) else None
-
         def acquire_and_show(piece: Buffer) -> None:
-            if limited is not None:
-                limited.note_arrival(len(piece))
             self._limiter.acquire_bytes(len(piece))
             show(piece)
-            if limited is not None:
-                limited.prepay(CHUNK_BYTES)
 
-        if limited is None:
-            return self.inner.take(reader, acquire_and_show)
-        limited.prepay(CHUNK_BYTES)
-        return self.inner.take(limited.inner, acquire_and_show)
+        if isinstance(reader, RateLimitedReader):
+            return reader.let_take(self.inner.take, acquire_and_show)
+        return self.inner.take(reader, acquire_and_show)
 
     def finish(self) -> None:
         self.inner.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -378,3 +379,21 @@ def test_a_tree_that_cannot_share_bytes_fails_before_it_is_written(pull: Fleet, 
     with pytest.raises(StoreError):
         pull.drive()
     assert list(dest.iterdir()) == []
+
+
+def test_a_tree_shares_bytes_also_through_the_limits_of_its_job(
+    pull: Fleet, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloned = []
+
+    def clone(descriptor: int, request: int, source: int) -> None:
+        cloned.append(os.write(descriptor, os.pread(source, 10 * MIB, 0)))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+    monkeypatch.setattr(fcntl, "ioctl", clone)
+    pull.submit(pull.snapshot, tree=TreeOptions(linked=True))
+
+    pull.copy_all()
+
+    assert pull.status.state is State.DONE, pull.status.error
+    assert cloned

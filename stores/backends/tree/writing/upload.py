@@ -17,6 +17,7 @@ from snapferry.stores.backends.directory.sync import begin_writing
 from snapferry.stores.errors import StoreFault, StoreUnavailable
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.manifest.tree_entries import TreeEntry
+from snapferry.stores.rate_limiter import RateLimitedReader
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.streams import Buffer, Reader, Upload, lent
 
@@ -108,6 +109,8 @@ class TreeUpload(Upload):
             self._begun = self._written
 
     def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
+        if isinstance(reader, RateLimitedReader) and isinstance(reader.inner, FileReader):
+            return reader.let_take(self.take, show)
         if isinstance(reader, FileReader):
             if self._clone(reader, show):
                 return True
