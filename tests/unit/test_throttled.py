@@ -17,8 +17,11 @@ from snapferry.stores.backend import Backend
 from snapferry.stores.backends.directory import streams
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.backends.tree.writing.target import TreeTarget
 from snapferry.stores.errors import KeyMissing, StoreUnavailable
 from snapferry.stores.hashing import CHUNK_BYTES, digest
+from snapferry.stores.manifest.tree_entries import TreeEntry
+from snapferry.stores.pools.files import commit_files, stage_file
 from snapferry.stores.pools.in_parts import DonePart, PartsCopy
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.streams import Upload
@@ -407,3 +410,30 @@ def test_parts_of_an_object_keep_to_the_pace_of_both_stores(
     # A note is written beside an upload to a bucket.
     assert len(data) <= written.moved < len(data) + 2000
     assert min(read.sent, written.sent) >= copy.shape.parts
+
+
+@pytest.mark.parametrize("clones", [True, False])
+@pytest.mark.parametrize("size", [CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17, 99 * CHUNK_BYTES])
+def test_a_file_of_a_tree_is_cloned_at_a_pace_and_counts_once(
+    tmp_path: Path, pace: Ledger, monkeypatch: pytest.MonkeyPatch, clones: bool, size: int
+) -> None:
+    said: list[bool] = []
+
+    def clone(source: int, target: int) -> bool:
+        said.append(clones and standing_in(source, target))
+        return said[-1]
+
+    monkeypatch.setattr(streams, "clone", clone)
+    data = os.urandom(3 * CHUNK_BYTES + 17)
+    source = open_store(str(tmp_path / "store"))
+    source.put_object(digest(data), data)
+    source.limit_rate(pace, pace)
+    target = TreeTarget(str(tmp_path / "tree"))
+    target.prepare([])
+
+    upload, length = stage_file(source, target, TreeEntry(False, 0o644, digest(data), size, "file"))
+    commit_files(target, [upload])
+
+    assert said == [clones]
+    assert (tmp_path / "tree" / "file").read_bytes() == data
+    assert (pace.moved, length) == (len(data), len(data))
