@@ -79,11 +79,7 @@ def cut(
     Batches have fewer than *max_objects* objects where there would be fewer than *batches* of them, but not less than
     `FEW_OBJECTS`.
     """
-    each, left = divmod(len(sizes), batches)
-    if left and batches != GROUP_BATCHES:
-        # With the default, the last batch has what is left: version 1.0.0 cuts so, and may plan the same job.
-        each += 1
-    max_objects = min(max_objects, max(FEW_OBJECTS, each))
+    max_objects = min(max_objects, max(FEW_OBJECTS, len(sizes) // batches))
     if len(sizes) and max(sizes) * max_objects <= max_bytes:
         # The usual case: no batch reaches the limit of bytes.
         for first in range(0, len(sizes), max_objects):
