@@ -51,9 +51,10 @@ def processes_of(client: redis.Redis, queue: str) -> int:
     """
     Return how many processes the live workers that serve *queue* have together, 0 if that is not known.
 
-    Raises `redis.exceptions.RedisError`, but not for a damaged roster.
+    It is not known if a worker is of an earlier version, which does not say it. Raises `redis.exceptions.RedisError`,
+    but not for a damaged roster.
     """
-    return _unless_damaged(lambda: WorkerRoster(client).processes(queue)) or 0
+    return _unless_damaged(lambda: WorkerRoster(client).all_processes(queue)) or 0
 
 
 def _unless_damaged(read: Callable[[], _Read]) -> _Read | None:

@@ -314,6 +314,24 @@ def test_the_processes_of_live_workers_of_a_queue_are_added_up(ledger: Ledger) -
 
     assert roster.processes(COPY_QUEUE) == 2 + 3 + 1 + 1000
     assert roster.processes("snapferry.copy.x") == 3 + 5
+    assert roster.all_processes("snapferry.copy.x") == 3 + 5
+    assert roster.all_processes(COPY_QUEUE) is None, "a worker does not say it"
+    ledger.client.hdel("snapferry:workers", "old")
+    assert roster.all_processes(COPY_QUEUE) == 2 + 3 + 1000
+
+
+@pytest.mark.parametrize(
+    "field", ['"processes":1e999', '"processes":Infinity', '"processes":NaN', f'"at":1{"0" * 400}']
+)
+def test_a_number_in_the_roster_that_is_out_of_range_is_no_worker(ledger: Ledger, field: str) -> None:
+    roster = WorkerRoster(ledger.client)
+    roster.announce("one", [COPY_QUEUE], 2)
+    record = f'{{"at":{clock.now(ledger.client)},"queues":["{COPY_QUEUE}"],{field}}}'
+    ledger.client.hset("snapferry:workers", "liar", record)
+
+    assert roster.processes(COPY_QUEUE) == roster.all_processes(COPY_QUEUE) == 2
+    assert "one" in roster.live(COPY_QUEUE)
+    assert "one" in [worker.name for worker in roster.registered()]
 
 
 def test_the_time_of_a_wait_does_not_count_against_the_speed_of_the_job(

@@ -22,6 +22,9 @@ _KEPT_S: Final = 7 * 86400
 _MOST_QUEUES: Final = 100
 _MOST_PROCESSES: Final = 1000
 
+# What a record raises that is none. A number may be infinite, or too large for a float.
+_NO_RECORD: Final = (ValueError, KeyError, TypeError, OverflowError)
+
 
 @dataclass(frozen=True)
 class RegisteredWorker:
@@ -48,7 +51,7 @@ class WorkerRoster:
         at = clock.now(self._redis)
         found = []
         for worker, text in sorted(self._redis.hgetall(WORKERS).items()):
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(*_NO_RECORD):
                 record = parse_json(text)
                 silent_s, queues = (
                     at - float(record["at"]),
@@ -65,7 +68,7 @@ class WorkerRoster:
     def leave(self, worker: str) -> None:
         """Record that *worker* is gone. It may come back, for example after a restart."""
         before = self._redis.hget(WORKERS, worker)
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(*_NO_RECORD):
             record = parse_json(before or "null")
             # A last announcement that is too old: workers of other versions understand it too.
             gone = {"at": clock.now(self._redis) - ROSTER_S - 1, "queues": record["queues"]}
@@ -76,15 +79,28 @@ class WorkerRoster:
         return self.serving(queue)[0]
 
     def processes(self, queue: str) -> int:
-        """Return how many processes the live workers that serve *queue* have together."""
+        """
+        Return how many processes the live workers that serve *queue* have together, at least.
+
+        A worker of an earlier version, which does not say it, counts as one.
+        """
+        return sum(number or 1 for number in self._processes(queue))
+
+    def all_processes(self, queue: str) -> int | None:
+        """As `processes`, but return None if a worker does not say how many it has."""
+        found = self._processes(queue)
+        return None if None in found else sum(number or 0 for number in found)
+
+    def _processes(self, queue: str) -> list[int | None]:
+        """Return how many processes each live worker that serves *queue* has, None if it does not say it."""
         at = clock.now(self._redis)
-        found = 0
+        found: list[int | None] = []
         for text in self._redis.hvals(WORKERS):
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(*_NO_RECORD):
                 record = parse_json(text)
                 if at - record["at"] <= ROSTER_S and queue in record["queues"]:
-                    # Workers of earlier versions do not say it.
-                    found += min(max(1, int(record.get("processes", 1))), _MOST_PROCESSES)
+                    number = record.get("processes")
+                    found.append(None if number is None else min(max(1, int(number)), _MOST_PROCESSES))
         return found
 
     def serving(self, queue: str) -> tuple[list[str], list[str]]:
@@ -93,7 +109,7 @@ class WorkerRoster:
         live: list[str] = []
         gone: list[str] = []
         for worker, text in self._redis.hgetall(WORKERS).items():
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(*_NO_RECORD):
                 record = parse_json(text)
                 age_s = at - record["at"]
                 if age_s > _KEPT_S:
