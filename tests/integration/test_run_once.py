@@ -64,6 +64,20 @@ def test_one_machine_mirrors_a_store_and_scrubs_it_share_by_share(
     assert (state["state"]["cycle"], state["state"]["known"], len(state["verified"])) == ("2", "1", 2)
 
 
+def test_a_run_between_directories_is_cut_as_a_sync(forge: Forge, tmp_path: Path) -> None:
+    config = tmp_path / "snapferry.toml"
+    make_store(tmp_path / "a", random_files(4_000, size=8))
+    config.write_text(
+        f'[[mirror]]\nname = "nightly"\nfrom = "file://{tmp_path}/a"\nto = "file://{tmp_path}/b"\n'
+        'every = "1d"\njobs = 1\n'
+    )
+    sync = ["sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "c"), "--all", "-j", "1", "--json"]
+    found = [forge.run(line).document for line in (sync, arguments(config, "nightly", "--json"))]
+
+    # Three of one process, and what is left of the division.
+    assert [(each["state"], each["batches"]["total"]) for each in found] == [("done", 4)] * 2
+
+
 def test_a_run_is_skipped_while_the_last_one_has_not_ended(
     forge: Forge, config: Path, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from snapferry.orchestrator.cli.exit_codes import EXIT_FAILED, RUN_AGAIN, note, 
 from snapferry.orchestrator.cli.fleet_access import on_fleet
 from snapferry.orchestrator.cli.follow import print_new_job, run
 from snapferry.orchestrator.cli.inputs.show import Show, with_show
-from snapferry.orchestrator.cli.launch import embedded_fleet
+from snapferry.orchestrator.cli.launch import batched, embedded_fleet
 from snapferry.orchestrator.cli.receipt_file import check_receipt_path
 from snapferry.orchestrator.cli.settings import read_settings
 from snapferry.orchestrator.notify.kept import export_notifications, restore_notifications
@@ -143,7 +143,9 @@ def _embedded(
                 FreshnessLedger(server).expect([expected_one(scheduled)], replace=True)
                 records, spec = _records(server, message, settings)
                 again = _again(settings, scheduled, state_dir)
-                done = queue_due(jobs, records, scheduled.name, lambda: fleet.divided(spec()))
+                done = queue_due(
+                    jobs, records, scheduled.name, lambda: batched(fleet.divided(spec()), settings)
+                )
                 try:
                     code = run(
                         jobs,
