@@ -100,6 +100,30 @@ def test_a_job_between_directories_is_cut_for_the_processes_that_run(
         assert batches(again) == BATCHES_OF_A_PROCESS * 2
 
 
+def test_a_job_is_cut_for_the_processes_that_a_worker_may_start(
+    redis_url: str, fleet: Fleet, jobs: Jobs, tmp_path: Path
+) -> None:
+    """With --autoscale, a pool grows with the batches that wait. Remote control, as of Flower, changes it as well."""
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    stores = store_pair(str(tmp_path / "a"), str(tmp_path / "b"))
+
+    def processes() -> float:
+        batches = jobs._ledger.spec(jobs.submit(JobSpec.of(*stores, [snapshot]))).group_batches
+        return batches / BATCHES_OF_A_PROCESS
+
+    control = make_fleet_app(Settings(broker_url=redis_url)).control
+    with fleet.worker("scaled", "--autoscale", "8,1"):
+        until(lambda: processes() == 8, "as many as it may start")
+        control.autoscale(max=5, min=1)
+        until(lambda: processes() == 5, "the new limit is announced")
+    with fleet.worker("fixed"), redis.Redis.from_url(redis_url) as client:
+        # The other one was killed, and counts as alive for a while.
+        client.hdel(WORKERS, *[name for name in client.hkeys(WORKERS) if name.startswith(b"scaled@")])
+        until(lambda: processes() == 2, "those it has")
+        control.pool_grow(n=1)
+        until(lambda: processes() == 3, "the new one is announced")
+
+
 def test_a_damaged_roster_of_workers_refuses_no_job(redis_url: str, jobs: Jobs, tmp_path: Path) -> None:
     snapshot = make_store(tmp_path / "a", random_files(3))
     stores = store_pair(str(tmp_path / "a"), str(tmp_path / "b"))

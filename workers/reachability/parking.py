@@ -42,7 +42,7 @@ DRAIN_S: Final = 60
 
 class Parking:
     """
-    Handles parked batches for the worker named *worker*, which serves *queues* by so many *processes*.
+    Handles parked batches for the worker named *worker*, which serves *queues* by as many *processes* as that returns.
 
     *take_from* is called with the parking queues from which the worker takes batches. *linger_s* seconds after the end
     of a job, all messages that dead workers had taken are back in their queues.
@@ -56,7 +56,7 @@ class Parking:
         take_from: Callable[[set[str]], None],
         access: AccessPolicy = STRICT,
         linger_s: float = 0.0,
-        processes: int = 1,
+        processes: Callable[[], int] = lambda: 1,
     ) -> None:
         self._access = access
         self._linger_s = linger_s
@@ -78,7 +78,7 @@ class Parking:
         """Run one round, *passed_s* seconds after the last one. Raises `redis.exceptions.RedisError`."""
         self._announced_ago_s += passed_s
         if self._announced_ago_s >= ANNOUNCE_S:
-            self._roster.announce(self._worker, self._queues, self._processes)
+            self._roster.announce(self._worker, self._queues, self._processes())
             self._announced_ago_s = 0.0
         jobs = [job for job in self._jobs.all() if copy_queue(job.queue) in self._queues]
         parked = {parking_queue(job.queue, job.job_id) for job in jobs}

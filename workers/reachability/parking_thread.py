@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from typing import Any
 
 from celery import Celery, signals
@@ -46,13 +47,18 @@ class _ParkingConsumer:
             log.warning("cannot change the queues of this worker: %s", error)
 
 
+def _most_processes(controller: Any) -> int:
+    """Return how many processes a worker has, or starts when it has work. Remote control may change it at any time."""
+    autoscaler = getattr(controller, "autoscaler", None)
+    return int(controller.pool.num_processes if autoscaler is None else autoscaler.max_concurrency)
+
+
 def attach(app: Celery, settings: Settings, access: AccessPolicy) -> None:
     """Handle parked batches for as long as a worker of *app* runs that serves a copy queue."""
     ended = threading.Event()
     threads: list[threading.Thread] = []
 
     def run(consumer: Any) -> None:
-        processes = getattr(consumer.controller, "concurrency", None) or 1
         ledger = open_ledger(settings, retries=0)
         served = [name for name in app.amqp.queues.consume_from if name.startswith(COPY_QUEUE)]
         own = [name for name in served if not is_parking_queue(name)]
@@ -61,6 +67,7 @@ def attach(app: Celery, settings: Settings, access: AccessPolicy) -> None:
         # Workers restore unacknowledged messages some time after the visibility timeout.
         linger_s = settings.visibility_timeout + 2 * DRAIN_S
         take_from = _ParkingConsumer(app, consumer).take_from
+        processes = partial(_most_processes, consumer.controller)
         parking = Parking(ledger, consumer.hostname, own, take_from, access, linger_s, processes)
         while True:
             try:
