@@ -34,6 +34,7 @@ from snapferry.workers.ledger import (
     State,
 )
 from snapferry.workers.messages import (
+    GROUP_BATCHES,
     Action,
     JobSpec,
     Limits,
@@ -43,6 +44,8 @@ from snapferry.workers.messages import (
     TreeOptions,
     encode_addresses,
 )
+from snapferry.workers.queues import COPY_QUEUE
+from snapferry.workers.reachability.worker_roster import WorkerRoster
 from snapferry.workers.settings.environment import Settings
 
 IDS = [digest(b"one"), digest(b"two"), digest(b"three")]
@@ -229,6 +232,17 @@ def test_open_jobs_are_submitted_under_their_ids_and_once(ledger: Ledger, jobs: 
 
     again = by_id(recover(jobs, import_export(ledger, document), deleting=deleting))
     assert {again[name] for name in began} == {End.KNOWN}
+
+
+@pytest.mark.parametrize("batches", [GROUP_BATCHES, 6])
+def test_an_open_job_is_cut_as_before_the_loss(ledger: Ledger, jobs: Jobs, batches: int) -> None:
+    """Else a batch that a worker had before would count for other objects: a verify would not read those."""
+    ledger.create(spec("job", group_batches=batches))
+    document = moved(ledger)
+    WorkerRoster(ledger.client).announce("worker", [COPY_QUEUE], 1)
+
+    assert by_id(recover(jobs, import_export(ledger, document))) == {"job": End.SUBMITTED}
+    assert ledger.spec("job").group_batches == batches
 
 
 @pytest.mark.parametrize(
