@@ -116,7 +116,7 @@ class NotificationLedger:
         """Return the messages that wait, the oldest first."""
         found = []
         for message_id, text in self._redis.hgetall(OUTBOX).items():
-            with suppress(ValueError, TypeError, KeyError, AttributeError):
+            with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError):
                 record = _record(text)
                 left = {
                     str(name): Delivery(int(one["tries"]), number_of(str(one["next_at"])))

@@ -252,7 +252,7 @@ def _age(message: str | None, now: float) -> float:
     """Return the seconds that *message* has waited, 0 if it has no time, as from another version."""
     try:
         return max(0.0, now - float(parse_json(message or "{}")["headers"][SENT_AT]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return 0.0
 
 

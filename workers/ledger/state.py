@@ -91,7 +91,7 @@ def waiting_of(text: Any) -> Waiting | None:
         if found is None:
             return None
         return Waiting(printable(str(found["store"])), printable(str(found["reason"])), float(found["since"]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None
 
 
