@@ -94,19 +94,10 @@ def recover(
             end = _left_alone(one.job, deleting=deleting) or End.SUBMITTED
         done = Restored(one.job, end)
         if end is End.SUBMITTED:
-            jobs.submit(_cut_alike(one.job.request), paused=one.job.paused)
+            jobs.submit(one.job.request, paused=one.job.paused)
             begun(done)
         found.append(done)
     return found
-
-
-def _cut_alike(spec: JobSpec) -> JobSpec:
-    """
-    Return *spec* with its batches fixed, however many workers there are now.
-
-    Workers may still have batches from before the loss, with the job's id. They are accounted for by their numbers.
-    """
-    return spec.model_copy(update={"group_batches": spec.group_batches})
 
 
 def _left_alone(job: ExportedJob, *, deleting: bool) -> End | None:

@@ -92,6 +92,8 @@ def test_a_job_between_directories_is_cut_for_the_processes_that_run(
         assert batches(jobs.submit(JobSpec.of(*stores, [snapshot]))) == BATCHES_OF_A_PROCESS * 2
         assert batches(jobs.submit(JobSpec.of(*stores, [snapshot], group_batches=5))) == 5
         assert batches(jobs.submit(JobSpec.of(*stores, [snapshot], queue="other"))) == GROUP_BATCHES
+        # If Redis loses it, it is submitted again, while workers have batches of the first one.
+        assert batches(jobs.submit(JobSpec.of(*stores, [snapshot], job_id="chosen"))) == GROUP_BATCHES
         jobs.cancel(first)
         with fleet.orchestrator():
             jobs.wait(first)

@@ -156,7 +156,8 @@ class JobSpec(CopyRequest, Message):
 
     *snapshots* are encoded ids, in the order given; none if *everything* is set: all that the source lists.
     `snapferry.orchestrator.jobs.Jobs.submit` fills in from its settings the unset ones of *batch_objects*,
-    *batch_bytes*, *window_batches* and *patience*, and *group_batches* from the number of live worker processes.
+    *batch_bytes*, *window_batches* and *patience*, and *group_batches* from the number of live worker processes
+    if the caller chose no *job_id*.
     """
 
     job_id: JobId = Field(default_factory=lambda: str(uuid.uuid4()))
