@@ -12,7 +12,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from .hashing import CHUNK_BYTES
 from .runtime.interruption import mark_as_owners
 from .streams import Buffer, OpenReader, Reader
 
@@ -117,19 +116,20 @@ class RateLimitedReader:
         self,
         take: Callable[[Reader, Callable[[Buffer], None]], bool],
         show: Callable[[Buffer], None],
+        piece_bytes: int,
     ) -> bool:
         """
         Call *take*, as `Upload.take`, with the inner reader, which an upload of its own kind of store recognises.
 
-        What it shows is acquired as if it was read here.
+        What it shows, in pieces of at most *piece_bytes*, is acquired as if it was read here.
         """
 
         def note_and_show(piece: Buffer) -> None:
             self.note_arrival(len(piece))
             show(piece)
-            self.prepay(CHUNK_BYTES)
+            self.prepay(piece_bytes)
 
-        self.prepay(CHUNK_BYTES)
+        self.prepay(piece_bytes)
         return take(self.inner, note_and_show)
 
     def __enter__(self) -> Self:

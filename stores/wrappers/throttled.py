@@ -131,7 +131,7 @@ class _ThrottledUpload(Upload):
             show(piece)
 
         if isinstance(reader, RateLimitedReader):
-            return reader.let_take(self.inner.take, acquire_and_show)
+            return reader.let_take(self.inner.take, acquire_and_show, CHUNK_BYTES)
         return self.inner.take(reader, acquire_and_show)
 
     def finish(self) -> None:

@@ -110,7 +110,7 @@ class TreeUpload(Upload):
 
     def take(self, reader: Reader, show: Callable[[Buffer], None]) -> bool:
         if isinstance(reader, RateLimitedReader) and isinstance(reader.inner, FileReader):
-            return reader.let_take(self.take, show)
+            return reader.let_take(self.take, show, CHUNK_BYTES)
         if isinstance(reader, FileReader):
             if self._clone(reader, show):
                 return True
