@@ -22,8 +22,8 @@ _KEPT_S: Final = 7 * 86400
 _MOST_QUEUES: Final = 100
 _MOST_PROCESSES: Final = 1000
 
-# What a record raises that is none. A number may be infinite, or too large for a float.
-_NO_RECORD: Final = (ValueError, KeyError, TypeError, OverflowError)
+# What the reading of a damaged record raises. A number may be infinite, or too large for a float.
+_DAMAGED: Final = (ValueError, KeyError, TypeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class WorkerRoster:
         at = clock.now(self._redis)
         found = []
         for worker, text in sorted(self._redis.hgetall(WORKERS).items()):
-            with suppress(*_NO_RECORD):
+            with suppress(*_DAMAGED):
                 record = parse_json(text)
                 silent_s, queues = (
                     at - float(record["at"]),
@@ -68,7 +68,7 @@ class WorkerRoster:
     def leave(self, worker: str) -> None:
         """Record that *worker* is gone. It may come back, for example after a restart."""
         before = self._redis.hget(WORKERS, worker)
-        with suppress(*_NO_RECORD):
+        with suppress(*_DAMAGED):
             record = parse_json(before or "null")
             # A last announcement that is too old: workers of other versions understand it too.
             gone = {"at": clock.now(self._redis) - ROSTER_S - 1, "queues": record["queues"]}
@@ -96,7 +96,7 @@ class WorkerRoster:
         at = clock.now(self._redis)
         found: list[int | None] = []
         for text in self._redis.hvals(WORKERS):
-            with suppress(*_NO_RECORD):
+            with suppress(*_DAMAGED):
                 record = parse_json(text)
                 if at - record["at"] <= ROSTER_S and queue in record["queues"]:
                     number = record.get("processes")
@@ -109,7 +109,7 @@ class WorkerRoster:
         live: list[str] = []
         gone: list[str] = []
         for worker, text in self._redis.hgetall(WORKERS).items():
-            with suppress(*_NO_RECORD):
+            with suppress(*_DAMAGED):
                 record = parse_json(text)
                 age_s = at - record["at"]
                 if age_s > _KEPT_S:

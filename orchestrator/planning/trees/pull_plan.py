@@ -14,7 +14,7 @@ from snapferry.stores.address import Address
 from snapferry.stores.backends.tree.writing.opened import target_of
 from snapferry.stores.backends.tree.writing.target import TreeTarget
 from snapferry.stores.backends.tree.writing.temporary import temporary_name
-from snapferry.stores.errors import InvalidStoreURL, ManifestTooLarge
+from snapferry.stores.errors import InvalidStoreURL, ManifestTooLarge, StoreFault
 from snapferry.stores.manifest.parse import LARGEST_PLANNED_BYTES, Manifest
 from snapferry.stores.manifest.tree_entries import TreeEntry, tree_entries
 from snapferry.stores.manifest.tree_lines import tree_columns
@@ -70,7 +70,13 @@ def _check_links(manifest: Manifest, source: StreamStore, target: TreeTarget) ->
     """Make sure that a file of the tree can share its bytes with the store. Raises `StoreFault`; leaves nothing."""
     smallest = min(_files(manifest), key=lambda file: file.size, default=None)
     if smallest is not None:
-        stage_file(source, target, smallest._replace(path=temporary_name()))[0].abort()
+        name = temporary_name()
+        try:
+            stage_file(source, target, smallest._replace(path=name))[0].abort()
+        except StoreFault as error:
+            if error.subject != f"./{name}":
+                raise
+            raise StoreFault(error.store, f"./{smallest.path}", error.detail) from error
 
 
 def _planned(spec: JobSpec, manifest: Manifest) -> Plan:

@@ -19,6 +19,7 @@ from snapferry.stores.address import Address, SnapshotId, manifest_key, object_k
 from snapferry.stores.backends.tree.backend import TreeBackend
 from snapferry.stores.backends.tree.place import TreePlace
 from snapferry.stores.backends.tree.snapshot import read_tree
+from snapferry.stores.backends.tree.writing.temporary import is_temporary
 from snapferry.stores.errors import InvalidStoreURL, ManifestSyntaxError, NotAllowed, StoreError
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.entry import Entry, render, snapshot_id
@@ -376,9 +377,10 @@ def test_a_store_and_a_tree_must_be_apart(source: str, tree: str) -> None:
 def test_a_tree_that_cannot_share_bytes_fails_before_it_is_written(pull: Fleet, dest: Path) -> None:
     pull.submit(pull.snapshot, tree=TreeOptions(linked=True))
 
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError) as raised:
         pull.drive()
     assert list(dest.iterdir()) == []
+    assert not is_temporary(raised.value.subject.removeprefix("./"))
 
 
 def test_a_tree_shares_bytes_also_through_the_limits_of_its_job(
