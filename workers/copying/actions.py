@@ -38,7 +38,7 @@ class BatchContext:
 
     *open_source* opens one of the batch's `more_sources` for reading, within the limits of the job. It raises
     `InvalidStoreURL` and `NotAllowed`. *worker* runs the batch. *ask* asks other workers to join the copy of a large
-    object. *last*: a transient error will not be retried.
+    object. *last*: a transient error will not be retried. *submitted* is that of `snapferry.workers.ledger.Begun`.
     """
 
     batch: BatchMessage
@@ -47,6 +47,7 @@ class BatchContext:
     worker: str
     ask: Ask
     last: bool
+    submitted: str
 
 
 def _copying(context: BatchContext) -> BatchFunction:
@@ -72,7 +73,7 @@ def _healing(context: BatchContext) -> BatchFunction:
 def _pushing(context: BatchContext) -> BatchFunction:
     batch = context.batch
     paths = {file: line.decode() for file, line in batch.lines_by_address().items()}
-    report = partial(context.ledger.note_files, batch)
+    report = partial(context.ledger.note_files, batch, submitted=context.submitted)
     memory = None
     if batch.series == PLAN:
         # Objects of another series were absent in the commit's check although a batch accounted for them.

@@ -61,8 +61,8 @@ class BatchReport:
     Reports the progress of a batch to the ledger, and stops the batch when its job stops or pauses.
 
     A batch that makes progress reports every `REPORT_EVERY_S`; otherwise a heartbeat reports, because one object may
-    take hours. *abandon* is called once, from a thread, for a batch that is stuck. *semaphore* counts the
-    objects in flight, as soon as there is one.
+    take hours. *abandon* is called once, from a thread, for a batch that is stuck. *submitted* is that of
+    `snapferry.workers.ledger.Begun`. *semaphore* counts the objects in flight, as soon as there is one.
     """
 
     def __init__(
@@ -73,8 +73,11 @@ class BatchReport:
         reachability: BatchReachability,
         abandon: Callable[[Directive], None],
         access: AccessPolicy = STRICT,
+        *,
+        submitted: str = "",
     ) -> None:
         self._batch = batch
+        self._submitted = submitted
         self._ledger = ledger
         self._holder = holder
         self._abandon: Callable[[Directive], None] | None = abandon
@@ -119,7 +122,7 @@ class BatchReport:
         """Record the addresses to copy. Raises `WorkerStopping`."""
         if shutdown.must_requeue():
             raise WorkerStopping
-        self._ledger.note_missing(self._batch, needed)
+        self._ledger.note_missing(self._batch, needed, submitted=self._submitted)
 
     def advance(self, objects: int, size_bytes: int, moved: int = 0) -> None:
         """
@@ -195,6 +198,7 @@ class BatchReport:
             in_flight=semaphore.in_flight if semaphore is not None else 0,
             moved=moved,
             hashed=hashed,
+            submitted=self._submitted,
         )
         # A stop is final. A pause may end before the batch stopped for it.
         if self._directive is not Directive.STOP and directive is not self._directive:

@@ -71,7 +71,13 @@ class CopyRun:
         with (
             counters.running(),
             BatchReport(
-                self.batch, self.ledger, self.holder, self.reachability, self._abandon, self.access
+                self.batch,
+                self.ledger,
+                self.holder,
+                self.reachability,
+                self._abandon,
+                self.access,
+                submitted=self.begun.submitted,
             ) as report,
             interruptible(report.check),
         ):
@@ -123,6 +129,7 @@ class CopyRun:
                         self.worker,
                         self.ask,
                         self.last,
+                        begun.submitted,
                     )
                 )
                 if begun.times <= SEQUENTIAL_AFTER or len(objects) == 1:

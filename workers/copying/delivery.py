@@ -104,7 +104,10 @@ def _lease_and_run(task: Task[..., Any], batch: BatchMessage, ledger: Ledger, ac
         deadly = begun.times > MAX_STARTS
         error, tries = (_never_ended(), MAX_STARTS) if deadly else (_always_lost(), MAX_LOST)
         outcome = BatchOutcome(failures=[Failure.of(address, error) for address in batch.objects()])
-        return fail_batch(batch, ledger, holder, outcome, attempts=tries, worker=worker, end="given_up")
+        return fail_batch(
+            batch, ledger, holder, outcome,
+            attempts=tries, worker=worker, end="given_up", submitted=begun.submitted,
+        )  # fmt: skip
     reachability = BatchReachability(ledger, batch, worker)
     blocking = reachability.blocked_by
     if blocking is None:
@@ -113,7 +116,10 @@ def _lease_and_run(task: Task[..., Any], batch: BatchMessage, ledger: Ledger, ac
         return _run_leased(task, CopyRun(batch, ledger, holder, reachability, begun, access, ask, last))
     if reachability.given_up:
         outcome = reachability.failed(blocking.error, blocking.store, blocking.detail)
-        return fail_batch(batch, ledger, holder, outcome, attempts=attempts, worker=worker, end="unreached")
+        return fail_batch(
+            batch, ledger, holder, outcome,
+            attempts=attempts, worker=worker, end="unreached", submitted=begun.submitted,
+        )  # fmt: skip
     ledger.release(batch, holder)
     raise _park(task, reachability, f"this worker cannot reach {blocking.store}: {blocking.detail}")
 
@@ -136,7 +142,7 @@ def _run_leased(task: Task[..., Any], run: CopyRun) -> str:
         if retries:
             pause_s = RETRY_BASE_S * 2**task.request.retries
             raise _retry(task, outcome, pause_s, free=free)
-        ledger.account(batch, outcome, attempts=attempts, worker=run.worker)
+        ledger.account(batch, outcome, attempts=attempts, worker=run.worker, submitted=run.begun.submitted)
         ledger.forget_spending(batch)
         reachability.record_end(outcome)
     except Unreachable as unreachable:
@@ -194,7 +200,7 @@ def _end_unreachable(task: Task[..., Any], run: CopyRun, unreachable: Unreachabl
         outcome = reachability.failed(type(error).__name__, error.store, error.detail)
         return fail_batch(
             run.batch, run.ledger, run.holder, outcome,
-            attempts=task.request.retries + 1, worker=run.worker, end="unreached",
+            attempts=task.request.retries + 1, worker=run.worker, end="unreached", submitted=run.begun.submitted,
         )  # fmt: skip
     # The lease ends first, so that the next worker that gets the message does not find it.
     run.ledger.release(run.batch, run.holder)

@@ -35,14 +35,16 @@ def fail_batch(
     attempts: int,
     worker: str,
     end: str,
+    submitted: str,
 ) -> str:
     """
-    Account for a batch that will not be run again, and release its lease; *end* labels the metric.
+    Account for a batch that will not be run again, and release its lease.
 
-    Returns the outcome in words. Raises `ObjectsFailed`.
+    *end* labels the metric, and *submitted* is that of `snapferry.workers.ledger.Begun`. Returns the outcome in words.
+    Raises `ObjectsFailed`.
     """
     counters.gave_up(outcome, end=end)
-    ledger.account(batch, outcome, attempts=attempts, worker=worker)
+    ledger.account(batch, outcome, attempts=attempts, worker=worker, submitted=submitted)
     ledger.release(batch, holder)
     log_failures(outcome, attempts)
     return result_text(batch, outcome, 0.0)

@@ -284,7 +284,9 @@ class Begun:
     held until the job is resumed. *holder*: the other run that has the
     lease, or "". *times*: how often the batch was begun without an end, this time included. *deaths*: position -> how
     many workers died while they copied only that object. *lost*: how many machines were lost that ran the batch since
-    it last got on, None if there were never any; these starts are not in *times*.
+    it last got on, None if there were never any; these starts are not in *times*. *submitted*: when the job was
+    submitted, as its record has it, "" if the batch has not begun. What the run reports counts only for this record:
+    Redis may lose it, and the job may be submitted again under its id.
     """
 
     foreign: bool = False
@@ -296,6 +298,7 @@ class Begun:
     times: int = 0
     deaths: dict[int, int] = field(default_factory=dict)
     lost: int | None = None
+    submitted: str = field(default="", compare=False)
 
     @property
     def interrupted(self) -> bool:

@@ -33,13 +33,13 @@ _is_class: Final = re.compile(r"[A-Za-z]\w{0,63}", re.ASCII).fullmatch
 
 class AccountingLedger(LedgerBase):
     """
-    The counts of a job, batch by batch.
+    The counts of a job, batch by batch. *submitted* is that of `Begun`, "" for a caller that began no run.
 
     Every method may be repeated with the same arguments, except `note_confirmed`, which adds. All raise
     `redis.exceptions.RedisError` when the client stops retrying. The last write may then have happened or not.
     """
 
-    def note_missing(self, batch: BatchMessage, missing: list[Address]) -> None:
+    def note_missing(self, batch: BatchMessage, missing: list[Address], *, submitted: str = "") -> None:
         """Note which addresses this run of *batch* found missing, before it copies any of them."""
         if batch.series != PLAN:
             return
@@ -48,7 +48,7 @@ class AccountingLedger(LedgerBase):
             done_key(batch.job_id, batch.series),
             *job_keys(batch.job_id, "needed", "copied"),
         ]
-        arguments: list[str | float] = [batch_name(batch), batch.number, self._expires_s]
+        arguments: list[str | float] = [batch_name(batch), batch.number, self._expires_s, submitted]
         if len(missing) == len(batch.sizes) and len(batch.positions) == 1:
             # In most batches everything is missing. A range takes a thousandth of the arguments.
             everything = [batch.positions[0], len(missing), sum(batch.sizes)]
@@ -69,6 +69,7 @@ class AccountingLedger(LedgerBase):
         in_flight: int = 0,
         moved: int = 0,
         hashed: int = 0,
+        submitted: str = "",
     ) -> Directive:
         """
         Record how many *objects* and planned bytes of *batch* are settled, and renew the lease of *holder*.
@@ -78,7 +79,7 @@ class AccountingLedger(LedgerBase):
         """
         parts = job_keys(batch.job_id, "running", "leases", "holders", "moves", "begun")
         arguments: list[str | float] = [batch.number, batch_name(batch), objects, size_bytes]
-        arguments += [self._expires_s, holder, leases.LEASE_S, in_flight, moved, hashed]
+        arguments += [self._expires_s, holder, leases.LEASE_S, in_flight, moved, hashed, submitted]
         record = [job_key(batch.job_id), done_key(batch.job_id, batch.series), *parts]
         return Directive(int(self._run(scripts.PROGRESS, record, arguments)))
 
@@ -95,10 +96,17 @@ class AccountingLedger(LedgerBase):
             self._run(scripts.NOTE_CONFIRMED, [job_key(job_id)], counts)
 
     def account(
-        self, batch: BatchMessage, outcome: BatchOutcome, *, attempts: int = 1, worker: str = ""
+        self,
+        batch: BatchMessage,
+        outcome: BatchOutcome,
+        *,
+        attempts: int = 1,
+        worker: str = "",
+        submitted: str = "",
     ) -> bool:
         """
-        Count how *batch* ended. Return False if it was counted before or the job has ended: then nothing changes.
+        Count how *batch* ended. Return False if it was counted before, or the job has ended or is another one: then
+        nothing changes.
 
         *attempts* and *worker* are recorded with the objects that failed. Call this only when every object that the
         outcome counts as copied is durable.
@@ -119,6 +127,7 @@ class AccountingLedger(LedgerBase):
             FAILURES_KEPT,
             len(failures),
             outcome.bytes_hashed,
+            submitted,
             *(positions[failure.address] for failure in failures),
             *(failure.error for failure in failures),
             *(_record_of(failure, attempts, worker) for failure in failures[:FAILURES_KEPT]),

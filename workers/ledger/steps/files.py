@@ -25,14 +25,17 @@ _PIECE_BYTES: Final = RECORD_BYTES * 50_000
 class FileLedger(LedgerBase):
     """What the files of a job hash to, in a string with a record for each. Every method may be repeated."""
 
-    def note_files(self, batch: BatchMessage, files: Mapping[Address, tuple[Address, int]]) -> None:
+    def note_files(
+        self, batch: BatchMessage, files: Mapping[Address, tuple[Address, int]], *, submitted: str = ""
+    ) -> None:
         """
         Record *files*: the digest of a path -> the address of its bytes, and their number.
 
         Does nothing once the batch is accounted for: what the record has then is what a manifest is made of.
+        *submitted* is that of `Begun`, "" for a caller that began no run.
         """
         positions = batch.positions_by_address()
-        arguments: list[Any] = [batch.number, self._expires_s]
+        arguments: list[Any] = [batch.number, self._expires_s, submitted]
         end = -1
         for file in sorted(files, key=positions.__getitem__):
             position, (address, length) = positions[file], files[file]

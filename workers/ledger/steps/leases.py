@@ -38,7 +38,7 @@ class LeaseLedger(LedgerBase):
         arguments: list[str | float] = [batch.number, batch_name(batch), self._expires_s]
         arguments += [holder, instead_of, LEASE_S, batch.highest_position, sum(batch.sizes), ROSTER_S]
         record = [job_key(batch.job_id), done_key(batch.job_id, batch.series), *parts, WORKERS]
-        result, other, times, deaths, lost = self._run(scripts.BEGIN, record, arguments)
+        result, other, times, deaths, lost, submitted = self._run(scripts.BEGIN, record, arguments)
         return Begun(
             accounted=result == "accounted",
             stopped=result == "stopped",
@@ -49,6 +49,7 @@ class LeaseLedger(LedgerBase):
             times=int(times),
             deaths={int(position): int(count) for position, count in parse_json(deaths or "{}").items()},
             lost=int(lost) if lost else None,
+            submitted=str(submitted),
         )
 
     def release(

@@ -3,14 +3,14 @@
 -- KEYS: job, done, running, failures, needed, copied, failed, classes, begun, alone, moves
 -- ARGV: number, name, '1' if the batch is one of the plan ('0': it heals), objects, bytes by the plan, objects copied,
 --       bytes copied, bytes that this run found missing, seconds until the keys expire, length limit of the list of
---       failures, number of failed objects, bytes read for checksums, then the positions of the failed objects, their
---       error classes, and their records
--- Returns: 1, 0 if the batch was counted before or the job has ended
+--       failures, number of failed objects, bytes read for checksums, when the job of the run was submitted, then the
+--       positions of the failed objects, their error classes, and their records
+-- Returns: 1, 0 if the batch was counted before, or the job has ended or is not that of the run
 -- Atomic: the mark of the batch and all counters move together, so no count is lost or made twice.
--- Uses: lib_now, lib_stopped
+-- Uses: lib_now, lib_stopped, lib_same_job
 
 local state = redis.call('HGET', KEYS[1], 'state')
-if not state or final(state) then return 0 end
+if not state or final(state) or not same_job(KEYS[1], ARGV[13]) then return 0 end
 redis.call('HDEL', KEYS[3], ARGV[2])
 redis.call('HDEL', KEYS[9], ARGV[2], ARGV[2] .. '#lost')
 redis.call('HDEL', KEYS[10], ARGV[2])
@@ -18,7 +18,7 @@ redis.call('HDEL', KEYS[11], ARGV[2])
 if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return 0 end
 local failed = tonumber(ARGV[11])
 local new, unsaid = 0, 0
-for i = 13, 12 + failed do
+for i = 14, 13 + failed do
   if redis.call('SETBIT', KEYS[7], ARGV[i], 1) == 0 then
     new = new + 1
     redis.call('HINCRBY', KEYS[8], ARGV[i + failed], 1)
@@ -51,7 +51,7 @@ if tonumber(ARGV[12]) > 0 then redis.call('HINCRBY', KEYS[1], 'bytes_hashed', AR
 redis.call('HINCRBY', KEYS[1], 'failed', new)
 redis.call('HDEL', KEYS[5], ARGV[2])
 local room = tonumber(ARGV[10]) - redis.call('LLEN', KEYS[4])
-local first = 13 + 2 * failed
+local first = 14 + 2 * failed
 for i = first, math.min(#ARGV, first - 1 + room) do redis.call('RPUSH', KEYS[4], ARGV[i]) end
 redis.call('HSET', KEYS[1], 'moved_at', now())
 redis.call('SETBIT', KEYS[2], ARGV[1], 1)

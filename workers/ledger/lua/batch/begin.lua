@@ -13,30 +13,31 @@
 -- ARGV: number, name, seconds until the keys expire, holder, holder that is known to be dead or '', seconds of the
 --       lease, the highest position of an object in the batch, bytes of the batch by the plan, seconds of silence after
 --       which a worker is gone
--- Returns: {what, holder, times, deaths, lost}. What: 'begun', or why not: 'foreign' (not in the plan), 'accounted' (is
+-- Returns: {what, holder, times, deaths, lost, submitted}. What: 'begun', or why not: 'foreign' (not in the plan), 'accounted' (is
 --          counted already), 'stopped' (the job wants no more work), 'leased' (to *holder*), 'paused', 'bounded' (the
 --          job has reached its bound). Times: how often the batch was begun without an end. Deaths: JSON object,
 --          position -> number of deaths, '' if there are none. Lost: starts whose machine was lost since the batch last
---          got on, '' if there were never any
+--          got on, '' if there were never any. Submitted: when the job was submitted, as its record has it, if the
+--          batch has begun
 -- Atomic: of two deliveries of a batch only one may take the lease, and each start counts once.
 -- Uses: lib_now, lib_stopped, lib_sequential, lib_lost
 
 local most = tonumber(redis.call('HGET', KEYS[1], 'objects_total') or '') or 10000000
-if tonumber(ARGV[7] or -1) >= most or tonumber(ARGV[1]) >= most then return {'foreign', '', 0, '', ''} end
-if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {'accounted', '', 0, '', ''} end
-if stopped(KEYS[1]) then return {'stopped', '', 0, '', ''} end
+if tonumber(ARGV[7] or -1) >= most or tonumber(ARGV[1]) >= most then return {'foreign', '', 0, '', '', ''} end
+if redis.call('GETBIT', KEYS[2], ARGV[1]) == 1 then return {'accounted', '', 0, '', '', ''} end
+if stopped(KEYS[1]) then return {'stopped', '', 0, '', '', ''} end
 local at = now()
 local ends = redis.call('ZSCORE', KEYS[4], ARGV[2])
 if ends and tonumber(ends) > at then
   local holder = redis.call('HGET', KEYS[5], ARGV[2]) or ''
-  if holder ~= '' and holder ~= ARGV[4] and holder ~= ARGV[5] then return {'leased', holder, 0, '', ''} end
+  if holder ~= '' and holder ~= ARGV[4] and holder ~= ARGV[5] then return {'leased', holder, 0, '', '', ''} end
 end
 local before = redis.call('HGET', KEYS[5], ARGV[2]) or ''
 local twice = before == ARGV[4]
 if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then
   redis.call('SADD', KEYS[6], ARGV[2])
   redis.call('EXPIRE', KEYS[6], ARGV[3])
-  return {'paused', '', 0, '', ''}
+  return {'paused', '', 0, '', '', ''}
 end
 local bound = redis.call('HMGET', KEYS[1], 'max_read', 'max_seconds', 'bounded', 'bytes_copied', 'started_at')
 if bound[1] or bound[2] then
@@ -51,7 +52,7 @@ if bound[1] or bound[2] then
   end
   if reached then
     redis.call('HSET', KEYS[1], 'bounded', reached)
-    return {'bounded', '', 0, '', ''}
+    return {'bounded', '', 0, '', '', ''}
   end
 end
 if not twice and before ~= ARGV[5] and lost(KEYS[10], before, ARGV[9]) then forgive(KEYS[3], KEYS[7], ARGV[2]) end
@@ -73,4 +74,5 @@ end
 local times = redis.call('HINCRBY', KEYS[3], ARGV[2], counted)
 for i = 1, 9 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
 local times_lost = redis.call('HGET', KEYS[3], ARGV[2] .. '#lost') or ''
-return {'begun', '', times, next(record.deaths) and cjson.encode(record.deaths) or '', times_lost}
+local submitted = redis.call('HGET', KEYS[1], 'submitted_at') or ''
+return {'begun', '', times, next(record.deaths) and cjson.encode(record.deaths) or '', times_lost, submitted}
