@@ -52,6 +52,7 @@ _DIRECTORY_REFUSES: Final = (
     "Give the user of the workers and orchestrators access to the directory",
     "Give your user access to the directory",
 )
+_EITHER: Final = "the directory or the store"
 _REMEDIES_BY_KIND: Final = {
     ("StoreNotFound", "file"): _DIRECTORY_MISSING,
     ("StoreNotFound", "tree"): _DIRECTORY_MISSING,
@@ -61,6 +62,11 @@ _REMEDIES_BY_KIND: Final = {
     ("AccessDenied", "s3"): (
         "Correct the keys of the workers and orchestrators, or their permissions",
         "Correct the keys, or their permissions",
+    ),
+    # Of a push or a pull whose error names neither.
+    ("AccessDenied", _EITHER): (
+        "Give the workers and orchestrators access to the directory or the store",
+        "Give your user or keys access to the directory or the store",
     ),
 }
 
@@ -275,11 +281,11 @@ def _remedy(status: JobStatus, named: Sequence[str], *, alone: bool) -> str:
         store = "store" if status.action is Action.VERIFY else "source"
         return f"Repair the {store} from another copy ({_shown(named)})"
     found = _error_of_store(status.error)
-    if found and found[1] == status.cause:
-        return _REMEDIES_BY_KIND[found[1], found[2]][alone]
-    remedy = (_REMEDIES_OF_A_COMMAND if alone else _REMEDIES).get(status.cause, _OTHER_REMEDY)
-    either = status.cause == "AccessDenied" and status.action.tree_side
-    return remedy.replace("the store", "the directory or the store") if either else remedy
+    kind = found[2] if found and found[1] == status.cause else _EITHER if status.action.tree_side else ""
+    if of_kind := _REMEDIES_BY_KIND.get((status.cause, kind)):
+        return of_kind[alone]
+    remedies = _REMEDIES_OF_A_COMMAND if alone else _REMEDIES
+    return remedies.get(status.cause, _OTHER_REMEDY)
 
 
 def _verb(status: JobStatus) -> str:

@@ -144,18 +144,24 @@ def test_what_is_not_there_is_not_paid_for(backend: Backend, pace: Ledger) -> No
     assert pace.moved == 0
 
 
+@pytest.fixture
+def said(clones: bool, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What each attempt to clone a file returned. It succeeds if *clones*."""
+    found: list[bool] = []
+
+    def clone(source: int, target: int) -> bool:
+        found.append(clones and standing_in(source, target))
+        return found[-1]
+
+    monkeypatch.setattr(streams, "clone", clone)
+    return found
+
+
 @pytest.mark.parametrize("clones", [True, False])
 @pytest.mark.parametrize("size_hint", [3 * CHUNK_BYTES + 17, 3 * CHUNK_BYTES - 9, CHUNK_BYTES + 1])
 def test_a_clone_counts_as_a_copy_and_stays_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clones: bool, size_hint: int
+    tmp_path: Path, said: list[bool], clones: bool, size_hint: int
 ) -> None:
-    said: list[bool] = []
-
-    def clone(source: int, target: int) -> bool:
-        said.append(clones and standing_in(source, target))
-        return said[-1]
-
-    monkeypatch.setattr(streams, "clone", clone)
     data = os.urandom(3 * CHUNK_BYTES + 17)
     address = digest(data)
     source, destination = open_store(str(tmp_path / "a")), open_store(str(tmp_path / "b"))
@@ -415,15 +421,8 @@ def test_parts_of_an_object_keep_to_the_pace_of_both_stores(
 @pytest.mark.parametrize("clones", [True, False])
 @pytest.mark.parametrize("size", [CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17, 99 * CHUNK_BYTES])
 def test_a_file_of_a_tree_is_cloned_at_a_pace_and_counts_once(
-    tmp_path: Path, pace: Ledger, monkeypatch: pytest.MonkeyPatch, clones: bool, size: int
+    tmp_path: Path, pace: Ledger, said: list[bool], clones: bool, size: int
 ) -> None:
-    said: list[bool] = []
-
-    def clone(source: int, target: int) -> bool:
-        said.append(clones and standing_in(source, target))
-        return said[-1]
-
-    monkeypatch.setattr(streams, "clone", clone)
     data = os.urandom(3 * CHUNK_BYTES + 17)
     source = open_store(str(tmp_path / "store"))
     source.put_object(digest(data), data)

@@ -13,12 +13,12 @@
 -- ARGV: number, name, seconds until the keys expire, holder, holder that is known to be dead or '', seconds of the
 --       lease, the highest position of an object in the batch, bytes of the batch by the plan, seconds of silence after
 --       which a worker is gone
--- Returns: {what, holder, times, deaths, lost, submitted}. What: 'begun', or why not: 'foreign' (not in the plan), 'accounted' (is
---          counted already), 'stopped' (the job wants no more work), 'leased' (to *holder*), 'paused', 'bounded' (the
---          job has reached its bound). Times: how often the batch was begun without an end. Deaths: JSON object,
---          position -> number of deaths, '' if there are none. Lost: starts whose machine was lost since the batch last
---          got on, '' if there were never any. Submitted: when the job was submitted, as its record has it, if the
---          batch has begun
+-- Returns: {what, holder, times, deaths, lost, submitted}. What: 'begun', or why not: 'foreign' (not in the plan),
+--          'accounted' (is counted already), 'stopped' (the job wants no more work), 'leased' (to *holder*), 'paused',
+--          'bounded' (the job has reached its bound). Times: how often the batch was begun without an end. Deaths: JSON
+--          object, position -> number of deaths, '' if there are none. Lost: starts whose machine was lost since the
+--          batch last got on, '' if there were never any. Submitted: when the job was submitted, by its record, '' if
+--          the batch has not begun
 -- Atomic: of two deliveries of a batch only one may take the lease, and each start counts once.
 -- Uses: lib_now, lib_stopped, lib_sequential, lib_lost
 

@@ -8,8 +8,8 @@
 -- Uses: lib_final, lib_same_job
 
 local state = redis.call('HGET', KEYS[1], 'state')
-if not state or final(state) or redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 then return 1 end
-if not same_job(KEYS[1], ARGV[4]) then return 1 end
+if not state or final(state) or not same_job(KEYS[1], ARGV[4]) then return 1 end
+if redis.call('GETBIT', KEYS[2], ARGV[2]) == 1 then return 1 end
 if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return 0 end
 local first, last = tonumber(ARGV[5]), tonumber(ARGV[5]) + tonumber(ARGV[6])
 -- Set single bits up to the first whole byte and after the last whole byte, and all bytes in between at once.

@@ -3,7 +3,8 @@
 -- KEYS: job, done, running, leases, holders, moves, begun
 -- ARGV: number, name, objects, bytes, seconds until the keys expire, holder, seconds of the lease, objects in flight,
 --       bytes moved, bytes read for checksums, when the job of the run was submitted
--- Returns: 0 to continue, 1 to stop (the job wants no more work, or is not that of the run), 2 to hold the batch (the job is paused)
+-- Returns: 0 to continue, 1 to stop (the job wants no more work, or is not that of the run), 2 to hold the batch (the
+--          job is paused)
 -- Atomic: progress never goes back, also where two runs of a batch report at the same time, and a batch that is
 --         accounted for reports no progress beside its final counts.
 -- Uses: lib_now, lib_stopped, lib_same_job
