@@ -8,7 +8,7 @@ from typing import Final
 
 from snapferry.orchestrator.embedded import EmbeddedFleet, FleetDied, default_processes
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.orchestrator.jobs.batching import between_directories, group_batches
+from snapferry.orchestrator.jobs.batching import batching, between_directories
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.opening import prepare
 from snapferry.workers.lifecycle.process_setup import max_in_flight
@@ -74,10 +74,9 @@ def _embedded(
 
 def batched(spec: JobSpec, settings: Settings) -> JobSpec:
     """Return *spec* with batches for the processes of an embedded fleet."""
-    batches = group_batches(spec, lambda: default_processes(spec.limits.jobs))
     is_set = "batch_objects" in settings.model_fields_set | spec.model_fields_set
     larger = {"batch_objects": LOCAL_BATCH_OBJECTS} if between_directories(spec) and not is_set else {}
-    return spec.model_copy(update={"group_batches": batches, **larger})
+    return spec.model_copy(update=batching(spec, default_processes(spec.limits.jobs)) | larger)
 
 
 @contextmanager

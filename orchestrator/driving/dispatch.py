@@ -19,7 +19,8 @@ from snapferry.workers.broker.job_celery import Later
 from snapferry.workers.copying.describe import Described, describe_batch, describe_job
 from snapferry.workers.copying.parts.asking import COPY_PARTS
 from snapferry.workers.ledger import Ledger, UnknownJob
-from snapferry.workers.messages import BatchMessage, JobSpec, encode_digests, encode_lines
+from snapferry.workers.messages import Action, BatchMessage, JobSpec, encode_digests, encode_lines
+from snapferry.workers.messages.files import apart
 from snapferry.workers.queues import copy_queue, step
 from snapferry.workers.telemetry import tracing
 
@@ -116,6 +117,7 @@ def queue_removal_of_parts(app: Celery, ledger: Ledger, job_id: str) -> None:
 
 def batch_message(spec: JobSpec, batch: Batch, series: str) -> BatchMessage:
     """Return the message to a worker for *batch*."""
+    addresses, lines, checksums = _written(spec, batch)
     # Its parts are checked already, and the worker checks the message.
     return BatchMessage.model_construct(
         version=spec.version,
@@ -124,9 +126,10 @@ def batch_message(spec: JobSpec, batch: Batch, series: str) -> BatchMessage:
         number=batch.number,
         source=spec.source,
         destination=spec.destination,
-        addresses=encode_digests(batch.digests),
+        addresses=addresses,
         sizes=batch.sizes,
-        lines=encode_lines(batch.lines),
+        lines=lines,
+        checksums=checksums,
         positions=batch.positions,
         concurrency=spec.batch_concurrency,
         action=spec.action,
@@ -136,6 +139,16 @@ def batch_message(spec: JobSpec, batch: Batch, series: str) -> BatchMessage:
         verify=spec.verify,
         tree=spec.tree.model_copy(update={"exclude": ()}),
     )
+
+
+def _written(spec: JobSpec, batch: Batch) -> tuple[str, str, str]:
+    """Return the addresses, the lines and the checksums of a batch as its message has them."""
+    if not batch.lines or spec.rules == 1:
+        return encode_digests(batch.digests), encode_lines(batch.lines), ""
+    if spec.action is not Action.PULL:
+        return "", encode_lines(batch.lines), ""
+    lines, digests = apart(batch.lines)
+    return "", encode_lines(lines), encode_digests(digests)
 
 
 def _copy(app: Celery, spec: JobSpec, batch: Batch, series: str, of: int, snapshots: str) -> Any:

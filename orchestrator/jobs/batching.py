@@ -1,12 +1,11 @@
-"""Into how many batches the objects of a job are cut."""
+"""How the objects of a job are cut into batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from snapferry.stores.errors import InvalidStoreURL
-from snapferry.workers.messages import GROUP_BATCHES, JobSpec
+from snapferry.workers.messages import GROUP_BATCHES, NEWEST_RULES, JobSpec
 
 BATCHES_OF_A_PROCESS: Final = 3
 """Enough that no process waits long for the last batch of another."""
@@ -28,13 +27,14 @@ def between_directories(spec: JobSpec) -> bool:
         return False
 
 
-def group_batches(spec: JobSpec, processes: Callable[[], int]) -> int:
+def batching(spec: JobSpec, processes: int) -> dict[str, Any]:
     """
-    Return into how many batches to cut a large group of objects: `JobSpec.group_batches`.
+    Return the fields of a request that say how the job is cut for workers that have *processes* together.
 
-    Between directories, as few as the *processes* of the fleet can share. *processes* is called only then; 0 means that
-    their number is not known.
+    Between directories it has as few batches as they can share. 0: their number is not known, because there are none,
+    or one of them is of an earlier version and knows the first of `JobSpec.rules` alone.
     """
-    if not between_directories(spec) or not (number := processes()):
-        return GROUP_BATCHES
-    return min(GROUP_BATCHES, BATCHES_OF_A_PROCESS * number)
+    if not processes:
+        return {"group_batches": GROUP_BATCHES, "rules": 1}
+    most = BATCHES_OF_A_PROCESS * processes if between_directories(spec) else GROUP_BATCHES
+    return {"group_batches": min(GROUP_BATCHES, most), "rules": NEWEST_RULES}

@@ -22,7 +22,7 @@ from snapferry.workers.messages import JobSpec, Order, encode_addresses
 from snapferry.workers.queues import Priority, copy_queue
 from snapferry.workers.settings.environment import Settings
 
-from .batching import group_batches
+from .batching import batching
 from .broker import JobRefused
 from .known_nodes import processes_of
 from .reader import JobReader
@@ -71,9 +71,9 @@ class Jobs(JobReader):
         *paused* job waits until `unpause`.
 
         If *spec* does not set its batch settings or its patience, those of this process's settings apply. Unless it
-        says into how many batches its objects are cut, the live worker processes decide it. They do not for a job whose
-        id the caller chose: if the broker loses the job, and it is submitted again, workers may have batches of the
-        first one, which are accounted for by their numbers. The default order of a job of everything is newest first.
+        says into how many batches its objects are cut, the live workers decide how. They do not for a job whose id the
+        caller chose: if the broker loses the job, and it is submitted again, workers may have batches of the first one,
+        which are accounted for by their numbers. The default order of a job of everything is newest first.
         A job whose patience is set also waits for a store that has not answered yet. Submitting the same *spec* again
         changes nothing. After an error the job is not queued, unless the message says that it may be.
         """
@@ -84,7 +84,7 @@ class Jobs(JobReader):
         if spec.everything and "order" not in given:
             filled["order"] = Order.NEWEST
         if not given & {"group_batches", "job_id"}:
-            filled["group_batches"] = self._group_batches(spec)
+            filled |= self._batching(spec)
         return self._queue(spec.model_copy(update=filled), schedule, paused=paused)
 
     def resume(self, job_id: str, *, patience: float | None = None) -> str | None:
@@ -234,12 +234,12 @@ class Jobs(JobReader):
         """Return the request for a job that continues an ended one: with the limits that this one had at its end."""
         if patience is not None:
             changed |= {"patience": patience, "waits_at_start": True}
-        changed |= {"limits": status.limits, "group_batches": self._group_batches(spec)}
+        changed |= {"limits": status.limits, **self._batching(spec)}
         return spec.successor(**self._from_settings(_BATCHING), **changed)
 
-    def _group_batches(self, spec: JobSpec) -> int:
+    def _batching(self, spec: JobSpec) -> dict[str, Any]:
         with self._answering():
-            return group_batches(spec, lambda: processes_of(self._ledger.client, copy_queue(spec.queue)))
+            return batching(spec, processes_of(self._ledger.client, copy_queue(spec.queue)))
 
     def _queue(self, spec: JobSpec, schedule: str = "", *, paused: bool = False) -> str:
         """

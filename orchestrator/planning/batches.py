@@ -71,15 +71,24 @@ def pack_batches(objects: Objects, *, max_objects: int, max_bytes: int) -> Itera
 
 
 def cut(
-    sizes: Sequence[int], max_objects: int, max_bytes: int, batches: int = GROUP_BATCHES
+    sizes: Sequence[int],
+    max_objects: int,
+    max_bytes: int,
+    batches: int = GROUP_BATCHES,
+    *,
+    evenly: bool = False,
 ) -> Iterator[tuple[int, int]]:
     """
     Yield the begin and end of each batch in *sizes*. A size larger than *max_bytes* is a batch of its own.
 
     Batches have fewer than *max_objects* objects where there would be fewer than *batches* of them, but not less than
-    `FEW_OBJECTS`.
+    `FEW_OBJECTS`. *evenly*: without a small one at the end, unless it is for *max_bytes*.
     """
-    max_objects = min(max_objects, max(FEW_OBJECTS, len(sizes) // batches))
+    if evenly:
+        most = min(max_objects, max(FEW_OBJECTS, _quotient(len(sizes), batches)))
+        max_objects = _quotient(len(sizes), _quotient(len(sizes), most) or 1)
+    else:
+        max_objects = min(max_objects, max(FEW_OBJECTS, len(sizes) // batches))
     if len(sizes) and max(sizes) * max_objects <= max_bytes:
         # The usual case: no batch reaches the limit of bytes.
         for first in range(0, len(sizes), max_objects):
@@ -93,6 +102,11 @@ def cut(
         filled += size
     if len(sizes):
         yield first, len(sizes)
+
+
+def _quotient(dividend: int, divisor: int) -> int:
+    """Return the quotient, rounded up."""
+    return -(-dividend // divisor)
 
 
 def largest_first(objects: GroupObjects, max_bytes: int) -> GroupObjects:

@@ -39,8 +39,9 @@ class Planner:
     """
     Makes a plan of snapshots that are added one by one, in their order.
 
-    With *only*, no other objects are planned. The others count as present, until the re-check finds them absent. With
-    *by_address*, all snapshots are one group, and its batches are strictly in the order of addresses.
+    *batches* and *evenly* are those of `batches.cut`. With *only*, no other objects are planned. The others count as
+    present, until the re-check finds them absent. With *by_address*, all snapshots are one group, and its batches are
+    strictly in the order of addresses.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Planner:
         max_objects: int,
         max_bytes: int,
         batches: int = GROUP_BATCHES,
+        evenly: bool = False,
         only: AddressSet | None = None,
         by_address: bool = False,
     ) -> None:
         self._max_objects = max_objects
         self._batches = batches
+        self._evenly = evenly
         self._max_bytes = max_bytes
         self._by_address = by_address
         self._gatherer: Gatherer = SetGatherer(only)
@@ -110,7 +113,7 @@ class Planner:
         objects = self._gatherer.close()
         if not self._by_address:
             objects = largest_first(objects, self._max_bytes)
-        cuts = cut(objects.sizes, self._max_objects, self._max_bytes, self._batches)
+        cuts = cut(objects.sizes, self._max_objects, self._max_bytes, self._batches, evenly=self._evenly)
         plan.firsts.extend(first_position + first for first, _ in cuts)
         self._digests += objects.digests
         sizes = bounded(objects.sizes, LARGEST_SUM - self._size_bytes)

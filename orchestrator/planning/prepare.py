@@ -260,6 +260,7 @@ def _planner(ledger: Ledger, spec: JobSpec, source: StreamStore) -> Planner:
         max_objects=spec.batch_objects,
         max_bytes=spec.batch_bytes,
         batches=spec.group_batches,
+        evenly=spec.rules > 1,
         only=_only(ledger, spec, source),
     )
 
@@ -286,6 +287,7 @@ def _check_planner(ledger: Ledger, spec: JobSpec, store: StreamStore) -> Planner
         max_objects=spec.batch_objects,
         max_bytes=max_bytes,
         batches=spec.group_batches,
+        evenly=spec.rules > 1,
         only=_only_left(ledger, spec, store),
         by_address=True,
     )

@@ -1,11 +1,11 @@
-"""Into how many batches a job is cut."""
+"""How a job is cut into batches."""
 
 from __future__ import annotations
 
 import pytest
 
-from snapferry.orchestrator.jobs.batching import BATCHES_OF_A_PROCESS, between_directories, group_batches
-from snapferry.workers.messages import GROUP_BATCHES, JobSpec, StoreRef
+from snapferry.orchestrator.jobs.batching import BATCHES_OF_A_PROCESS, batching, between_directories
+from snapferry.workers.messages import GROUP_BATCHES, NEWEST_RULES, JobSpec, StoreRef
 
 HERE = StoreRef(url="file:///a"), StoreRef(url="file:///b")
 ELSEWHERE = StoreRef(url="s3://bucket/c")
@@ -17,12 +17,12 @@ def job(source: StoreRef, destination: StoreRef, *more: StoreRef) -> JobSpec:
 
 @pytest.mark.parametrize(
     ("processes", "batches"),
-    [(1, BATCHES_OF_A_PROCESS), (2, 2 * BATCHES_OF_A_PROCESS), (1000, GROUP_BATCHES), (0, GROUP_BATCHES)],
+    [(1, BATCHES_OF_A_PROCESS), (2, 2 * BATCHES_OF_A_PROCESS), (1000, GROUP_BATCHES)],
 )
 def test_a_job_between_directories_has_as_few_batches_as_the_processes_can_share(
     processes: int, batches: int
 ) -> None:
-    assert group_batches(job(*HERE), lambda: processes) == batches
+    assert batching(job(*HERE), processes) == {"group_batches": batches, "rules": NEWEST_RULES}
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,11 @@ def test_a_job_between_directories_has_as_few_batches_as_the_processes_can_share
         job(HERE[0], StoreRef(url="file:///b", objects_url="s3://bucket/c")),
     ],
 )
-def test_any_other_job_has_many_and_asks_for_no_workers(spec: JobSpec) -> None:
-    def processes() -> int:
-        raise AssertionError
-
+def test_any_other_job_has_many(spec: JobSpec) -> None:
     assert not between_directories(spec)
-    assert group_batches(spec, processes) == GROUP_BATCHES
+    assert batching(spec, 2) == {"group_batches": GROUP_BATCHES, "rules": NEWEST_RULES}
+
+
+@pytest.mark.parametrize("spec", [job(*HERE), job(HERE[0], ELSEWHERE)])
+def test_for_workers_of_an_earlier_version_or_none_a_job_is_cut_as_they_do(spec: JobSpec) -> None:
+    assert batching(spec, 0) == {"group_batches": GROUP_BATCHES, "rules": 1}

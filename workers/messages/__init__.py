@@ -52,7 +52,7 @@ from .base import (
     is_job_id,
 )
 from .batch import BatchMessage, identify_batch
-from .job_spec import Budget, CopyOptions, JobSpec, Limits, Order, Price, Prune
+from .job_spec import NEWEST_RULES, Budget, CopyOptions, JobSpec, Limits, Order, Price, Prune
 from .lines import encode_lines
 from .scheduled import MirrorMessage, ScrubMessage
 
@@ -64,6 +64,7 @@ __all__ = [
     "MOST_SHARES",
     "MOST_SNAPSHOTS",
     "MOST_SOURCES",
+    "NEWEST_RULES",
     "SERIES",
     "VERSION",
     "Action",

@@ -50,8 +50,8 @@ _is_job_id = re.compile(JOB_ID.removesuffix("$")).fullmatch
 # defaults.
 _NEW_FIELDS: Final = frozenset(
     {
-        "action", "allow_empty_source", "checksum", "group_batches", "lines", "more_sources", "names", "patience",
-        "scope", "scrub", "server_side", "tag", "tree", "verify", "waits_at_start",
+        "action", "allow_empty_source", "checksum", "checksums", "group_batches", "lines", "more_sources", "names",
+        "patience", "rules", "scope", "scrub", "server_side", "tag", "tree", "verify", "waits_at_start",
     }
 )  # fmt: skip
 

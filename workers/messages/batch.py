@@ -14,6 +14,7 @@ from snapferry.stores.address import Address
 from .actions import MOST_SOURCES, Action, TreeOptions, VerifyOptions
 from .addresses import decode_addresses
 from .base import ENCODED_ADDRESS, MOST_OBJECTS, SERIES, Concurrency, JobId, Message, StoreRef, is_job_id
+from .files import names_of, together
 from .lines import MOST_ENCODED_LINES, decode_lines
 
 # A manifest may state any 64-bit size.
@@ -32,6 +33,10 @@ class BatchMessage(Message):
     group G that were absent in the commit's re-check. *addresses* are encoded. *sizes* are the advisory sizes in
     bytes, in the same order. *positions* are the objects' positions in the plan: only the first one where they are
     consecutive. *lines* are encoded, a line for each object in the same order, or "": see `lines_by_address`.
+
+    By the second of `JobSpec.rules`, *addresses* are "" where the objects are files: they are the digests of the paths
+    in the lines. And *checksums* are the encoded addresses of the files that are pulled, which the lines do not have
+    then.
     """
 
     job_id: JobId
@@ -50,6 +55,7 @@ class BatchMessage(Message):
     more_sources: tuple[StoreRef, ...] = Field((), max_length=MOST_SOURCES)
     verify: VerifyOptions = VerifyOptions()
     lines: str = Field("", max_length=MOST_ENCODED_LINES)
+    checksums: str = Field("", max_length=MOST_OBJECTS * ENCODED_ADDRESS + 4)
     tree: TreeOptions = TreeOptions()
     """Without the patterns, which only planning needs."""
 
@@ -65,11 +71,12 @@ class BatchMessage(Message):
 
     @cached_property
     def _decoded(self) -> list[Address]:
-        return decode_addresses(self.addresses)
+        return decode_addresses(self.addresses) if self.addresses else names_of(self._lines)
 
     @cached_property
     def _lines(self) -> list[bytes]:
-        return decode_lines(self.lines) if self.lines else []
+        lines = decode_lines(self.lines) if self.lines else []
+        return together(lines, decode_addresses(self.checksums)) if self.checksums else lines
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's. What was decoded here is not that of a copy with other addresses."""

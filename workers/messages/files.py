@@ -1,17 +1,25 @@
-"""The line of a file in a plan and in a batch: its path, and for a file that is pulled its permissions and address."""
+"""
+The line of a file in a plan: its path, and for a file that is pulled its permissions and address.
+
+In a message the addresses may be apart from the lines: they hardly compress, and the lines do.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import repeat
 from operator import methodcaller
-from typing import cast
+from typing import Final, cast
 
-from snapferry.stores.address import Address, are_addresses, parse_address
+from snapferry.stores.address import ADDRESS_LENGTH, Address, are_addresses, parse_address
 from snapferry.stores.manifest.tree_entries import TreeEntry
 from snapferry.stores.manifest.tree_lines import TreeColumns
+from snapferry.stores.treehash import digests
 
-_BETWEEN = b"\0"
+_BETWEEN: Final = b"\0"
+
+# An address, and what is between it and the permissions before it.
+_END: Final = ADDRESS_LENGTH + len(_BETWEEN)
 
 
 def line_of(file: TreeEntry) -> bytes:
@@ -25,6 +33,22 @@ def lines_of(files: TreeColumns) -> list[str]:
     return list(
         map("".join, zip(files.paths, map(between.__getitem__, files.modes), files.checksums, strict=True))
     )
+
+
+def apart(lines: Sequence[bytes]) -> tuple[list[bytes], bytes]:
+    """Return *lines* of files that are pulled without their addresses, and the digests of these, concatenated."""
+    addresses = b"".join([line[-ADDRESS_LENGTH:] for line in lines])
+    return [line[:-_END] for line in lines], bytes.fromhex(addresses.decode())
+
+
+def together(lines: Sequence[bytes], addresses: Sequence[Address]) -> list[bytes]:
+    """Return the lines whose addresses are *apart*. Raises ValueError for different numbers."""
+    return [b"%s\0%s" % (line, address.encode()) for line, address in zip(lines, addresses, strict=True)]
+
+
+def names_of(lines: Sequence[bytes]) -> list[Address]:
+    """Return by what the files with these lines are known in a plan: the digests of their paths."""
+    return cast("list[Address]", digests([line.partition(_BETWEEN)[0] for line in lines]))
 
 
 def files_of(lines: Sequence[bytes], sizes: Sequence[int]) -> list[TreeEntry]:

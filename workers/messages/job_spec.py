@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -39,6 +39,9 @@ from .base import (
 )
 
 _MOST_CONCURRENCY: Final = 1024
+
+NEWEST_RULES: Final = 2
+"""The newest of `JobSpec.rules`."""
 
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -156,8 +159,8 @@ class JobSpec(CopyRequest, Message):
 
     *snapshots* are encoded ids, in the order given; none if *everything* is set: all that the source lists.
     `snapferry.orchestrator.jobs.Jobs.submit` fills in from its settings the unset ones of *batch_objects*,
-    *batch_bytes*, *window_batches* and *patience*, and *group_batches* from the number of live worker processes
-    if the caller chose no *job_id*.
+    *batch_bytes*, *window_batches* and *patience*, and *group_batches* and *rules* by the live worker processes if the
+    caller chose no *job_id*.
     """
 
     job_id: JobId = Field(default_factory=lambda: str(uuid.uuid4()))
@@ -178,6 +181,11 @@ class JobSpec(CopyRequest, Message):
     """Batches that are queued at once."""
     group_batches: int = Field(GROUP_BATCHES, ge=1, le=100_000)
     """A group of many objects is cut into about so many batches. A fleet of few processes needs few."""
+    rules: Literal[1, 2] = 1
+    """
+    How batches are cut and written. 1: as version 1.0.0 does. 2: a batch is not much smaller than the others, and a
+    message does not repeat what a worker derives.
+    """
     patience: float = Field(PATIENCE_S, ge=0, le=LONGEST_PATIENCE_S)
     """Seconds to wait for a store that does not answer. A record without this field gets the default."""
     waits_at_start: bool = False

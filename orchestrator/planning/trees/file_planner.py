@@ -46,12 +46,15 @@ class FilePlanner:
     """
     Makes the plan of one snapshot, the only one of its job, from the files that are added.
 
-    It takes about 70 bytes and the line of each file.
+    *batches* and *evenly* are those of `cut`. It takes about 70 bytes and the line of each file.
     """
 
-    def __init__(self, *, max_objects: int, max_bytes: int, batches: int = GROUP_BATCHES) -> None:
+    def __init__(
+        self, *, max_objects: int, max_bytes: int, batches: int = GROUP_BATCHES, evenly: bool = False
+    ) -> None:
         self._max_objects = max_objects
         self._batches = batches
+        self._evenly = evenly
         self._max_bytes = max_bytes
         self._large, self._small = _Files(), _Files()
         self._last_is_large = False
@@ -108,7 +111,9 @@ class FilePlanner:
         ranges = list(self._large_ranges())
         ranges += [
             (large + first, large + end)
-            for first, end in cut(small, self._max_objects, self._max_bytes, self._batches)
+            for first, end in cut(
+                small, self._max_objects, self._max_bytes, self._batches, evenly=self._evenly
+            )
         ]
         files = self._small
         if large:

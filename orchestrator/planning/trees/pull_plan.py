@@ -110,7 +110,12 @@ def _planned_by_object(spec: JobSpec, manifest: Manifest) -> Plan:
 
 
 def _planner(spec: JobSpec) -> FilePlanner:
-    return FilePlanner(max_objects=spec.batch_objects, max_bytes=spec.batch_bytes, batches=spec.group_batches)
+    return FilePlanner(
+        max_objects=spec.batch_objects,
+        max_bytes=spec.batch_bytes,
+        batches=spec.group_batches,
+        evenly=spec.rules > 1,
+    )
 
 
 def _check_count(planner: FilePlanner, manifest: Manifest) -> None:

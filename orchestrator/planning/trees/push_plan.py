@@ -102,7 +102,10 @@ def _walk(spec: JobSpec, source: StreamStore) -> TreeListing:
 def _planned(spec: JobSpec, listing: TreeListing, label: str) -> tuple[Snapshots, Plan]:
     snapshots = Snapshots([SnapshotId(listing.digest())], PLANNED)
     planner = FilePlanner(
-        max_objects=spec.batch_objects, max_bytes=max_bytes(spec), batches=spec.group_batches
+        max_objects=spec.batch_objects,
+        max_bytes=max_bytes(spec),
+        batches=spec.group_batches,
+        evenly=spec.rules > 1,
     )
     for columns in listing.columns():
         files = columns.files()
