@@ -23,7 +23,7 @@ from snapferry.stores.manifest.tree_lines import TreeColumns
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import Settled
 
-from .checking import not_as_listed
+from .checking import FileChecks
 from .folders import TreeFolders
 from .modes import set_mode, unlock
 from .removal import remove
@@ -159,20 +159,28 @@ class _Check(_Pass):
         self.noted: list[_Level] | None = []
         self._most = most
         self._count = 0
+        self._checks: FileChecks[tuple[TreeColumns, range]] = FileChecks(folders)
 
     def all_of(self, lines: Iterable[TreeColumns]) -> bool:
         """Check all lines, or up to the last file that is wanted; return whether all files are as listed."""
-        if all(map(self.see, lines)):
-            self.end()
+        with self._checks:
+            if all(map(self.see, lines)) and self._take(last=True):
+                self.end()
         return not self.wrong
 
     def files(self, level: _Level, names: Sequence[str], columns: TreeColumns, at: range) -> bool:
-        modes = columns.modes[at.start : at.stop]
-        for number in not_as_listed(self._folders, level.path, names, modes) if names else ():
-            _, mode, address, size, path = (column[at[number]] for column in columns)
-            self.wrong.append(TreeEntry(False, mode, address, size, path[2:]))  # type: ignore[arg-type, index]
-            if len(self.wrong) == self._most:
-                return False
+        if names:
+            self._checks.ask((columns, at), level.path, names, columns.modes[at.start : at.stop])
+        return self._take()
+
+    def _take(self, *, last: bool = False) -> bool:
+        """Note what is wrong by the checks that are done, or by all; return as `see`."""
+        for (columns, at), positions in self._checks.answers(last=last):
+            for number in positions:
+                _, mode, address, size, path = (column[at[number]] for column in columns)
+                self.wrong.append(TreeEntry(False, mode, address, size, path[2:]))  # type: ignore[arg-type, index]
+                if len(self.wrong) == self._most:
+                    return False
         return True
 
     def leave(self, level: _Level) -> None:
