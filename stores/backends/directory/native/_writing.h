@@ -97,19 +97,48 @@ static int open_first(open_part *part, int above, const char *path, size_t lengt
     return 1;
 }
 
-/*
- * Write *data* into a new file, which gets the permissions *final_mode* at the end, or keeps *mode* if that is -1.
- * Return 0 if anything is odd; then there is no file.
- */
-static int write_file(int folder, const char *name, mode_t mode, const char *data, size_t length, long final_mode)
+/* The permissions with which new files are to be made in a directory, and whether they get them: the umask of the
+ * process, or a default of the directory, may change them. */
+typedef struct {
+    int folder, are_given;
+    mode_t mode;
+} permissions;
+
+/* Give the new *file*, which was made with the permissions *wanted*, these if it does not have them. Return 0 for an
+ * error. *are_known*: those of the file before it tell. */
+static int settle_permissions(int file, permissions *wanted, int are_known)
 {
-    int file = openat(folder, name, CREATE, mode);
+    struct stat found;
+
+    if (are_known && wanted->are_given)
+        return 1;
+    if (!are_known) {
+        if (fstat(file, &found) != 0)
+            return 0;
+        wanted->are_given = (found.st_mode & 07777) == wanted->mode;
+        if (wanted->are_given)
+            return 1;
+    }
+    return fchmod(file, wanted->mode) == 0;
+}
+
+/*
+ * Write *data* into a new file with *mode*. With *last*, those of the file before it in this call, it gets these
+ * permissions exactly. Return 0 if anything is odd; then there is no file.
+ */
+static int write_file(int folder, const char *name, mode_t mode, const char *data, size_t length, permissions *last)
+{
+    int file = openat(folder, name, CREATE, mode & 0777);
 
     if (file < 0)
         return 0;
     int is_whole = write(file, data, length) == (ssize_t)length;
-    if (is_whole && final_mode >= 0)
-        is_whole = fchmod(file, (mode_t)final_mode) == 0;
+    if (is_whole && last != NULL) {
+        int are_known = last->folder == folder && last->mode == mode;
+        last->folder = folder;
+        last->mode = mode;
+        is_whole = settle_permissions(file, last, are_known);
+    }
     is_whole = close(file) == 0 && is_whole;
     if (!is_whole)
         unlinkat(folder, name, 0);
@@ -178,7 +207,7 @@ static PyObject *py_create_many(PyObject *module, PyObject *arguments)
         int folder = make_folder(at, path, (mode_t)folder_mode, &is_new[done]);
         if (folder < 0)
             break;
-        if (!write_file(folder, names[done], (mode_t)file_mode, data[done], (size_t)lengths[done], -1)) {
+        if (!write_file(folder, names[done], (mode_t)file_mode, data[done], (size_t)lengths[done], NULL)) {
             close(folder);
             break;
         }
@@ -211,6 +240,7 @@ static PyObject *py_write_many(PyObject *module, PyObject *arguments)
     char *data[MOST_FILES];
     Py_ssize_t lengths[MOST_FILES], done = 0;
     long folders[MOST_FILES], modes[MOST_FILES];
+    permissions last = {.folder = -1};
 
     if (!PyArg_ParseTuple(arguments, "OOOO:write_many", &given[0], &given[1], &given[2], &given[3]))
         return NULL;
@@ -220,7 +250,7 @@ static PyObject *py_write_many(PyObject *module, PyObject *arguments)
         goto end;
     Py_BEGIN_ALLOW_THREADS
     while (done < count && is_name(names[done]) &&
-           write_file((int)folders[done], names[done], 0600, data[done], (size_t)lengths[done], modes[done]))
+           write_file((int)folders[done], names[done], (mode_t)modes[done], data[done], (size_t)lengths[done], &last))
         done++;
     Py_END_ALLOW_THREADS
     result = PyLong_FromSsize_t(done);
