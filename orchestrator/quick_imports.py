@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from importlib import metadata
 from typing import Any, Final
+
+from .deferred import defer_unused
 
 # Libraries import these where they are installed: redis-py for metrics, and kombu for a format of messages, which
 # nothing here turns on; billiard for one system call, which it makes without cffi as well; Celery to colour answers of
@@ -38,34 +39,17 @@ def quick_imports() -> Iterator[None]:
     for name in left_out:
         # Importing it raises ImportError.
         sys.modules[name] = None  # type: ignore[assignment]
-    searched, metadata.entry_points = metadata.entry_points, _entry_points_searched_once()
+    defer_unused()
     gc.disable()
     try:
         with _dataclasses_of_few_methods():
             yield
     finally:
-        metadata.entry_points = searched
         for name in left_out:
             del sys.modules[name]
         gc.freeze()
         if collected:
             gc.enable()
-
-
-@cache
-def _entry_points_searched_once() -> Callable[..., Any]:
-    """
-    Return `importlib.metadata.entry_points` with one search of what is installed, instead of one for each group.
-
-    pydantic, kombu and Celery search four groups. Each search reads a file of every package that is installed.
-    """
-    search = metadata.entry_points
-    found = cache(search)
-
-    def entry_points(**chosen: Any) -> Any:
-        return found().select(**chosen) if chosen else search()
-
-    return entry_points
 
 
 @contextmanager
