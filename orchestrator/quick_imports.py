@@ -23,7 +23,7 @@ from .deferred import defer_unused
 NOT_NEEDED: Final = ("cffi", "opentelemetry.metrics", "pygments", "yaml")
 
 # Methods of dataclasses that few of them ever use.
-SELDOM_USED: Final = frozenset({"__delattr__", "__eq__", "__repr__", "__setattr__"})
+SELDOM_USED: Final = frozenset({"__delattr__", "__eq__", "__hash__", "__repr__", "__setattr__"})
 
 
 @contextmanager
