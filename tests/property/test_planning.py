@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from snapferry.orchestrator.planning import batches as batches_module
 from snapferry.orchestrator.planning import gather_numpy, plan_file, planner
-from snapferry.orchestrator.planning.batches import Batch, pack_batches
+from snapferry.orchestrator.planning.batches import Batch, cut, pack_batches
 from snapferry.orchestrator.planning.plan import Plan, SnapshotPlan
 from snapferry.orchestrator.planning.planner import LARGEST_SUM, QUESTIONS_PER_OBJECT, Planner
 from snapferry.stores.address import Address
@@ -164,6 +165,32 @@ def test_batches_grow_with_their_group_up_to_the_limit(objects: int, largest: in
 
     assert len(found) == batches
     assert max(len(batch.objects) for batch in found) == largest
+
+
+@given(
+    st.integers(0, 500),
+    max_objects,
+    st.integers(1, 70),
+    st.integers(1, 20),
+    st.lists(st.integers(0, 300), max_size=3),
+)
+def test_batches_that_are_cut_evenly_differ_by_little_unless_their_bytes_limit_them(
+    objects: int, largest: int, batches: int, few: int, sizes: list[int]
+) -> None:
+    with patch.object(batches_module, "FEW_OBJECTS", few):
+        ranges = list(cut([1] * objects, largest, 10**6, batches, evenly=True))
+        before = list(cut([1] * objects, largest, 10**6, batches))
+        limited = list(cut([1] * objects + sizes, largest, 100, batches, evenly=True))
+    lengths = [end - first for first, end in ranges]
+    assert [at for first, end in ranges for at in range(first, end)] == list(range(objects))
+    assert max(lengths, default=0) <= largest
+    assert len(ranges) <= len(before)
+    # The last one has less by at most one object for each of the others.
+    assert all(length == lengths[0] for length in lengths[:-1])
+    assert not lengths or lengths[0] - lengths[-1] < len(lengths)
+    assert [at for first, end in limited for at in range(first, end)] == list(range(objects + len(sizes)))
+    for first, end in limited:
+        assert sum(([1] * objects + sizes)[first:end]) <= 100 or end - first == 1
 
 
 @thorough

@@ -10,15 +10,28 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from snapferry.orchestrator.driving.dispatch import batch_message
 from snapferry.orchestrator.planning import plan_file
 from snapferry.orchestrator.planning.plan import Plan
 from snapferry.orchestrator.planning.trees import file_planner
 from snapferry.orchestrator.planning.trees.file_planner import FilePlanner
+from snapferry.stores.address import Address
 from snapferry.stores.hashing import digest
-from snapferry.workers.messages import BatchMessage, JobSpec, StoreRef, encode_lines
+from snapferry.stores.manifest.tree_entries import TreeEntry
+from snapferry.workers.messages import (
+    NEWEST_RULES,
+    Action,
+    BatchMessage,
+    JobSpec,
+    StoreRef,
+    encode_addresses,
+    encode_lines,
+)
+from snapferry.workers.messages.files import files_of, line_of
 from snapferry.workers.messages.lines import MOST_LINE_BYTES, decode_lines
+from tests.property.strategies import addresses
 
 MAX_BYTES = 1000
 
@@ -54,6 +67,98 @@ def assert_holds(plan: Plan, files: dict[bytes, tuple[bytes, int]]) -> None:
     assert found == {digest(path): kept for path, kept in files.items()}
     assert [group.positions for group in plan.groups] == [range(len(files))]
     assert plan.snapshots[0].objects == len(files)
+
+
+def messages(files: list[TreeEntry], action: Action, rules: int) -> list[BatchMessage]:
+    """Return the messages of a push or a pull of *files*, as a worker reads them."""
+    planner = FilePlanner(max_objects=10, max_bytes=MAX_BYTES, evenly=rules > 1)
+    for file in files:
+        path = f"./{file.path}".encode()
+        planner.add(path, path if action is Action.PUSH else line_of(file), file.size)
+    plan = planner.finish()
+    stores = StoreRef(url="/a"), StoreRef(url="/b")
+    spec = JobSpec.of(*stores, None, action=action, rules=rules)
+    written = [batch_message(spec, plan.batch(number), "plan") for number in range(plan.batches)]
+    texts = [made.model_dump_json(exclude=made.new_defaults()) for made in written]
+    return [BatchMessage.model_validate_json(text) for text in texts]
+
+
+paths_of_files = st.text(
+    st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), min_size=1, max_size=30
+)
+entries = st.lists(
+    st.builds(
+        TreeEntry,
+        st.just(False),
+        st.integers(0, 0o7777),
+        addresses,
+        st.integers(0, 2 * MAX_BYTES),
+        paths_of_files,
+    ),
+    max_size=40,
+    unique_by=lambda file: file.path,
+)
+
+
+@given(entries, st.sampled_from([Action.PUSH, Action.PULL]))
+def test_a_message_means_the_same_by_all_rules(files: list[TreeEntry], action: Action) -> None:
+    found = []
+    for rules in range(1, NEWEST_RULES + 1):
+        sizes: dict[Address, int] = {}
+        lines: dict[Address, bytes] = {}
+        for message in messages(files, action, rules):
+            assert bool(message.addresses) == (rules == 1)
+            assert bool(message.checksums) == (rules > 1 and action is Action.PULL)
+            sizes |= message.objects()
+            lines |= message.lines_by_address()
+        found.append((sizes, lines))
+    assert found[0] == found[1]
+    sizes, lines = found[0]
+    assert sizes == {digest(f"./{file.path}".encode()): file.size for file in files}
+    if action is Action.PULL:
+        assert sorted(files_of(list(lines.values()), list(sizes.values()))) == sorted(files)
+
+
+def test_newer_rules_make_shorter_messages() -> None:
+    files = [TreeEntry(False, 0o644, digest(b"%d" % n), 4096, f"data/{n:08}") for n in range(10)]
+    for action, most in ((Action.PUSH, 0.6), (Action.PULL, 0.8)):
+        old, new = (messages(files, action, rules)[0].model_dump_json() for rules in (1, NEWEST_RULES))
+        assert len(new) < most * len(old)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"addresses": ""},
+        {"addresses": "", "lines": encode_lines([b"./a"])},
+        {"addresses": "", "lines": encode_lines([b"./a", b"./b", b"./c"])},
+        {"checksums": encode_addresses([digest(b"a"), digest(b"b")])},
+        {"addresses": "", "checksums": encode_addresses([digest(b"a"), digest(b"b")])},
+        {
+            "addresses": "",
+            "lines": encode_lines([b"./a\x00644", b"./b\x00644"]),
+            "checksums": encode_addresses([digest(b"a")]),
+        },
+        {"addresses": "", "lines": encode_lines([b"./a\x00644", b"./b\x00644"]), "checksums": "../.."},
+    ],
+    ids="-".join,
+)
+def test_a_message_whose_parts_do_not_match_is_refused(changes: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        BatchMessage.model_validate(
+            {
+                "job_id": "job",
+                "series": "plan",
+                "number": 0,
+                "source": {"url": "/a"},
+                "destination": {"url": "/b"},
+                "addresses": encode_addresses([digest(b"./a"), digest(b"./b")]),
+                "sizes": [1, 2],
+                "positions": [0],
+                "action": "pull",
+                **changes,
+            }
+        )
 
 
 @given(

@@ -65,7 +65,7 @@ class BatchMessage(Message):
             raise ValueError("addresses and sizes do not match")
         if len(self.positions) not in (1, len(self.sizes)):
             raise ValueError("positions and sizes do not match")
-        if self.lines and len(self._lines) != len(self.sizes):
+        if (self.lines or self.checksums) and len(self._lines) != len(self.sizes):
             raise ValueError("lines and sizes do not match")
         return self
 
