@@ -120,7 +120,7 @@ def test_a_message_means_the_same_by_all_rules(files: list[TreeEntry], action: A
 
 
 def test_newer_rules_make_shorter_messages() -> None:
-    files = [TreeEntry(False, 0o644, digest(b"%d" % n), 4096, f"data/{n:08}") for n in range(10)]
+    files = [TreeEntry(False, 0o644, digest(b"%d" % n), 9, f"data/{n:08}") for n in range(10)]
     for action, most in ((Action.PUSH, 0.6), (Action.PULL, 0.8)):
         old, new = (messages(files, action, rules)[0].model_dump_json() for rules in (1, NEWEST_RULES))
         assert len(new) < most * len(old)
