@@ -255,6 +255,7 @@ def document(letter: DeadLetter) -> dict[str, Any]:
     failure = letter.known.failure if letter.known else None
     return {
         "address": letter.address,
+        "is_file": bool(letter.path),
         "error": failure.error if failure else "",
         "store": clip(failure.store) if failure else "",
         "detail": clip(failure.detail) if failure else "",

@@ -31,7 +31,8 @@ class DeadLetter:
     An object that failed, of *size_bytes* bytes by the manifest.
 
     *known* has the error; it is None beyond the first `FAILURES_KEPT` failures of a job. *places* are pairs of
-    snapshot id and path, in the order of the job's snapshots: the first `PLACES_SHOWN` of *places_total*.
+    snapshot id and path, in the order of the job's snapshots: the first `PLACES_SHOWN` of *places_total*. *path* is
+    that of a file of a push or a pull, whose *address* is the digest of its path; "" for an object.
     """
 
     address: str
@@ -39,6 +40,7 @@ class DeadLetter:
     known: FailedObject | None = None
     places: list[tuple[str, str]] = field(default_factory=list)
     places_total: int = 0
+    path: str = ""
 
     @property
     def error(self) -> str:
@@ -88,7 +90,8 @@ def _note_paths(
     for position in positions:
         letter = page[plan.address(position)]
         lines = () if plan.lines is None else plan.lines.of(position, position + 1)
-        letter.places = [(snapshots.ids[0], path_of(line)) for line in lines]
+        letter.path = next(map(path_of, lines), "")
+        letter.places = [(snapshots.ids[0], letter.path)]
         letter.places_total = len(letter.places)
 
 

@@ -322,6 +322,25 @@ def test_a_job_that_another_version_submitted_is_shown_as_far_as_it_is_understoo
     assert "0 %" in found
 
 
+def test_a_failed_file_is_shown_by_its_path_alone(sources: Sources, ledger: Ledger) -> None:
+    """Its address is the digest of its path: no object and no snapshot has that."""
+    batch = copying(ledger, source="/a", objects=1)
+    (file,) = batch.objects()
+    known = FailedObject(Failure(file, "StoreFull", "/a", "full", transient=False), 1, "w")
+    letters = [DeadLetter(file, 10, known, [(digest(b"walk"), "./f")], 1, path) for path in ("./f", "")]
+    ledger.begin(batch, "somebody@w")
+    ledger.account(batch, BatchOutcome(failures=[known.failure]))
+
+    shown = []
+    for letter in letters:
+        sources.lookup.found = lookup.Found([lookup.document(letter)] * 25, 25)  # type: ignore[attr-defined]
+        shown.append(page("job.html", **job_page(sources, "job")))
+
+    assert all("full" in one for one in shown)
+    assert [digest(b"walk") in one for one in shown] == [False, True]
+    assert [f'whole">{file}' in one for one in shown] == [False, True]
+
+
 def test_without_places_what_the_ledger_knows_of_failures_is_shown(sources: Sources, ledger: Ledger) -> None:
     batch = copying(ledger, objects=60)
     failures = [

@@ -181,14 +181,26 @@ def test_files_that_failed_alike_are_one_line_although_their_paths_differ() -> N
     """A push or pull gives the path of each file before the reason."""
     letters = [letter(n, error="StoreFull", detail=f"./a: {n}: No space left") for n in range(3)]
     for n, one in enumerate(letters):
-        one.places = [("5e" * 32, "./other"), ("5e" * 32, f"./a: {n}")]
+        one.path = f"./a: {n}"
+        one.places = [("5e" * 32, one.path)]
 
-    assert failures.failure_lines(letters, 3) == [
-        f"  3 x StoreFull at file:///a: No space left ({0:064x}, ...)"
+    assert failures.failure_lines(letters, 3) == ["  3 x StoreFull at file:///a: No space left (./a: 0, ...)"]
+    assert failures.failure_lines(letters[:1], 1) == ["  1 x StoreFull at file:///a: No space left (./a: 0)"]
+
+
+def test_a_file_that_failed_is_named_by_its_path() -> None:
+    """Its address in the plan is the digest of its path, and no object has it."""
+    one = letter(1, detail="./evil\x1b[31m: it is gone")
+    one.path = "./evil\x1b[31m"
+    one.places, one.places_total = [("5e" * 32, one.path)], 1
+
+    assert failures.places_lines([one] * 22) == [r"  ./evil\x1b[31m"] * 20 + [
+        "  and 2 other files; --json lists them"
     ]
-    assert failures.failure_lines(letters[:1], 1) == [
-        f"  1 x StoreFull at file:///a: ./a: 0: No space left ({0:064x})"
-    ]
+    assert failures.letter_lines(one)[0] == r"./evil\x1b[31m  ObjectMissing at file:///a: it is gone"
+    assert len(failures.letter_lines(one)) == 2
+    one.known = None
+    assert failures.letter_lines(one)[0].startswith(r"./evil\x1b[31m  reason not kept")
 
 
 def test_a_failed_object_has_its_paths_escaped_and_counted() -> None:

@@ -12,7 +12,6 @@ from snapferry.stores.text.format import counted
 from snapferry.stores.text.printable import printable
 from snapferry.workers.copying.describe import short
 from snapferry.workers.ledger import FAILURES_KEPT, JobStatus
-from snapferry.workers.outcome import Failure
 
 # Kinds of failures that are listed.
 KINDS_SHOWN: Final = 10
@@ -29,19 +28,18 @@ PLACES_SHOWN: Final = 20
 
 def failure_lines(letters: Iterable[DeadLetter], total: int) -> list[str]:
     """Return failures in words, a line for each kind; *total* objects failed in all."""
-    alike: dict[tuple[str, str, str], list[Failure]] = {}
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for letter in letters:
         if letter.known is not None:
             failure = letter.known.failure
-            alike.setdefault((failure.error, failure.store, _without_path(letter)), []).append(failure)
+            kind = failure.error, failure.store, _without_path(letter)
+            alike.setdefault(kind, []).append(letter.path or failure.address)
     kinds = list(alike.items())[:KINDS_SHOWN]
     lines = [
-        printable(f"  1 x {error} at {store}: {failures[0].detail} ({failures[0].address})")
-        if len(failures) == 1
-        else printable(f"  {len(failures):,} x {error} at {store}: {detail} ({failures[0].address}, ...)")
-        for (error, store, detail), failures in kinds
+        printable(f"  {len(names):,} x {error} at {store}: {detail} ({names[0]}{', ...' * (len(names) > 1)})")
+        for (error, store, detail), names in kinds
     ]
-    shown = sum(len(failures) for _, failures in kinds)
+    shown = sum(len(names) for _, names in kinds)
     if total > shown:
         lines.append(f"  and {total - shown:,} more (--json lists the first {FAILURES_IN_JSON:,})")
     return lines
@@ -50,20 +48,26 @@ def failure_lines(letters: Iterable[DeadLetter], total: int) -> list[str]:
 def _without_path(letter: DeadLetter) -> str:
     """Return why an object failed, without the path before it that a push or pull gives: it differs for each file."""
     detail = letter.known.failure.detail if letter.known else ""
-    for _, path in letter.places:
-        if detail.startswith(f"{path}: "):
-            return detail.removeprefix(f"{path}: ")
-    return detail
+    return detail.removeprefix(f"{letter.path}: ") if letter.path else detail
 
 
 def places_lines(letters: Iterable[DeadLetter]) -> list[str]:
-    """Return the snapshots and paths that need failed objects, for the first objects whose paths are known."""
+    """
+    Return the snapshots and paths that need failed objects, for the first objects whose paths are known.
+
+    Of files there are only the paths, and none of a single one, which `failure_lines` names.
+    """
     placed = [letter for letter in letters if letter.places]
+    if len(placed) == 1 and placed[0].path:
+        return []
     lines: list[str] = []
     for letter in placed[:LETTERS_SHOWN]:
-        lines += [f"  {letter.address}", *_place_lines(letter)]
+        lines += (
+            [printable(f"  {letter.path}")] if letter.path else [f"  {letter.address}", *_place_lines(letter)]
+        )
     if len(placed) > LETTERS_SHOWN:
-        lines.append(f"  and {counted(len(placed) - LETTERS_SHOWN, 'other object')}; --json lists them")
+        kind = "other file" if placed[0].path else "other object"
+        lines.append(f"  and {counted(len(placed) - LETTERS_SHOWN, kind)}; --json lists them")
     return lines
 
 
@@ -81,16 +85,17 @@ def failures_head(status: JobStatus, by_class: Mapping[str, int]) -> str:
 
 
 def letter_lines(letter: DeadLetter) -> list[str]:
-    """Return a failed object in words: why it failed, and the snapshots and paths that need it."""
+    """Return a failed object or file in words: why, and for an object the snapshots and paths that need it."""
+    name = printable(letter.path or letter.address)
     if letter.known is None:
-        lines = [f"{letter.address}  reason not kept: only the first {FAILURES_KEPT:,} failures have one"]
+        lines = [f"{name}  reason not kept: only the first {FAILURES_KEPT:,} failures have one"]
     else:
         failure = letter.known.failure
         lines = [
-            printable(f"{letter.address}  {failure.error} at {failure.store}: {failure.detail}"),
+            f"{name}  {printable(f'{failure.error} at {failure.store}: {_without_path(letter)}')}",
             printable(f"    tried {counted(letter.known.attempts, 'time')}, last by {letter.known.worker}"),
         ]
-    return lines + _place_lines(letter)
+    return lines if letter.path else lines + _place_lines(letter)
 
 
 def _place_lines(letter: DeadLetter) -> list[str]:
