@@ -12,7 +12,6 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, NewType
 
 import redis
@@ -35,21 +34,27 @@ class LuaScript:
     @classmethod
     def load(cls, package: str, name: str) -> LuaScript:
         """Return the script ``lua/<name>.lua`` of *package*. Raises OSError if a file is missing."""
-        # `importlib.resources` takes longer to import than all scripts to read.
-        folder = Path(sys.modules[package].__path__[0]) / "lua"
-        text = (folder / f"{name}.lua").read_text("utf-8")
+        text = _read(package, name)
         # A library that two others use comes once, before both.
-        libraries = dict.fromkeys(_libraries(folder, text))
+        libraries = dict.fromkeys(_libraries(package, text))
         return cls(package, name, "".join((*libraries, text)))
 
 
-def _libraries(folder: Path, text: str) -> Iterator[str]:
+def _libraries(package: str, text: str) -> Iterator[str]:
     """Yield the texts of the libraries that *text* uses, each after those that it uses itself."""
     if found := _uses(text):
         for name in found[1].split(", "):
-            library = (folder / f"{name}.lua").read_text("utf-8")
-            yield from _libraries(folder, library)
+            library = _read(package, name)
+            yield from _libraries(package, library)
             yield library
+
+
+def _read(package: str, name: str) -> str:
+    """Return the text of ``lua/<name>.lua``, also of a package in a zip file."""
+    # `importlib.resources` takes longer to import than all scripts to read.
+    module: Any = sys.modules[package]
+    text: bytes = module.__spec__.loader.get_data(f"{module.__path__[0]}/lua/{name}.lua")
+    return text.decode()
 
 
 class ScriptRunner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,17 @@ def test_a_file_compiles_by_itself(path: str, redis_url: str) -> None:
 def test_all_scripts_compile_with_their_libraries(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         assert all(client.script_load(script.text) for _, script in loaded())
+
+
+def test_scripts_are_found_in_a_zip_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "sample.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("zipped_scripts/__init__.py", "")
+        file.writestr("zipped_scripts/lua/one.lua", "-- Uses: lib_two\nreturn 1\n")
+        file.writestr("zipped_scripts/lua/lib_two.lua", "-- two\n")
+    monkeypatch.syspath_prepend(str(archive))
+    importlib.import_module("zipped_scripts")
+
+    assert LuaScript.load("zipped_scripts", "one").text == "-- two\n-- Uses: lib_two\nreturn 1\n"
+    with pytest.raises(OSError, match="missing"):
+        LuaScript.load("zipped_scripts", "missing")
