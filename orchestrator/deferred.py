@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
 from threading import RLock
@@ -38,11 +39,13 @@ class Deferred(ModuleType):
     """
 
     def __getattr__(self, name: str) -> Any:
+        below = f"{self.__name__}.{name}"
+        # A module below may ask for its neighbour while it is imported itself. Its package could not import it then.
+        if (path := vars(self).get("__path__")) and PathFinder.find_spec(below, path) is not None:
+            return import_module(below)
         execute(self)
-        try:
-            return vars(self)[name]
-        except KeyError:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None
+        # The module may have a function `__getattr__` itself.
+        return ModuleType.__getattribute__(self, name)
 
 
 def execute(module: ModuleType) -> None:
@@ -118,7 +121,8 @@ def _entry_points(**chosen: Any) -> Any:
 
 def _version(name: str, /) -> Any:
     """Do as `importlib.metadata.version`. A package that is imported and tells its version is not searched for."""
-    told = getattr(sys.modules.get(name), "__version__", None)
+    # Not by getattr: some packages, such as click, ask this function when they are asked for their version.
+    told = getattr(sys.modules.get(name), "__dict__", {}).get("__version__")
     return told if isinstance(told, str) else _call(_METADATA, "version", name)
 
 

@@ -29,6 +29,10 @@ import redis, celery
 found["redis"] = version("redis")
 found["celery"] = version("celery")
 found["deferred"] = sorted(name for name, module in sys.modules.items() if type(module) is Deferred)
+import click
+found["click"] = version("click")
+import redis.asyncio.client
+found["still deferred"] = type(redis.asyncio) is Deferred
 found["console"] = sorted(entry.name for entry in entry_points(group="console_scripts"))
 found["snapferry"] = version("snapferry")
 found["missing"] = False
@@ -64,7 +68,8 @@ def test_in_a_command_they_are_what_they_always_are() -> None:
     assert found["left"] == []
     assert found["left out"] == [0, 0, 0, 0]
     assert found["console"] == sorted(one.name for one in metadata.entry_points(group="console_scripts"))
-    for name in ("redis", "celery", "snapferry"):
+    assert found["still deferred"]
+    for name in ("redis", "celery", "click", "snapferry"):
         assert found[name] == metadata.version(name)
     assert found["missing"]
     assert (found["year"], found["toml"], found["zones"]) == (2026, 1, True)
@@ -112,6 +117,32 @@ def test_a_module_below_is_found_without_that(package: str) -> None:
     assert below.value == 2
     assert executed() == []
     assert import_module(package).below is below
+
+
+def test_modules_below_may_import_each_other_before_the_package_was_executed(
+    package: str, tmp_path: Path
+) -> None:
+    """So do `redis.asyncio.client` and `redis.asyncio.sentinel`."""
+    (tmp_path / package / "__init__.py").write_text(
+        f"import sys\nsys.executed.append(__name__)\nfrom {package}.below import value\n"
+    )
+    (tmp_path / package / "below.py").write_text(f"from {package} import beside\nvalue = beside.value\n")
+    (tmp_path / package / "beside.py").write_text("value = 3\n")
+    defer(package)
+
+    assert import_module(f"{package}.below").value == 3
+    assert executed() == []
+    assert import_module(package).value == 3
+    assert executed() == [package]
+
+
+def test_a_module_that_makes_its_attributes_itself_is_asked_for_them(package: str, tmp_path: Path) -> None:
+    (tmp_path / package / "__init__.py").write_text(
+        "import sys\nsys.executed.append(__name__)\ndef __getattr__(name): return name\n"
+    )
+    defer(package)
+
+    assert import_module(package).made == "made"
 
 
 def test_functions_that_are_known_do_not_execute_it_and_are_replaced_by_its_own(package: str) -> None:
