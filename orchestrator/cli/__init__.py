@@ -83,7 +83,11 @@ def main() -> NoReturn:
         if "(Did you mean " in message:
             # Several suggestions are in brackets, one is not.
             message = message.replace("(Did you mean ", "Did you mean ").removesuffix(")")
-        if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.parent is None:
+        if (
+            isinstance(error, click.NoSuchOption)
+            and error.ctx
+            and _has_a_command(error.ctx, error.option_name)
+        ):
             message += f" Write options of a command after it: {command} COMMAND {error.option_name}"
         end = "" if message.endswith((".", "?")) else "."
         usage(f"{message}{end} See: {command} --help")
@@ -98,6 +102,14 @@ def main() -> NoReturn:
     finally:
         # The interpreter collects garbage as it ends, and would visit all that was imported.
         gc.freeze()
+
+
+def _has_a_command(ctx: click.Context, option: str) -> bool:
+    """Return whether *ctx* is that of all commands, and one of them has *option*."""
+    if ctx.parent is not None:
+        return False
+    commands = (cli.get_command(ctx, name) for name in cli.list_commands(ctx))
+    return any(option in parameter.opts for command in commands if command for parameter in command.params)
 
 
 def _open_standard_streams() -> None:

@@ -52,6 +52,8 @@ class NameRecord(NamedTuple):
 def parse_name(text: str) -> Name:
     """Return *text* as a name. Raises `InvalidName`."""
     shown = text if len(text) <= LONGEST else text[:LONGEST] + "..."
+    if text.endswith("@") and is_name(text[:-1]):
+        raise InvalidName("", shown, f"is not a name: leave out the @, as in {text[:-1]}")
     if not _has_form(text):
         raise InvalidName(
             "",

@@ -229,10 +229,12 @@ def test_what_click_says_of_a_command_line_ends_before_the_advice(forge: Forge) 
 
 def test_an_option_before_the_command_is_told_its_place(forge: Forge) -> None:
     before, behind = forge.run(["--broker", "redis://h", "jobs"]), forge.run(["jobs", "--brokre", "x"])
+    unknown = forge.run(["-V"])
 
-    assert (before.code, behind.code) == (2, 2)
+    assert (before.code, behind.code, unknown.code) == (2, 2, 2)
     assert "snapferry COMMAND --broker" in before.err
     assert "COMMAND" not in behind.err
+    assert unknown.err == "snapferry: No such option '-V'. See: snapferry --help\n"
 
 
 def break_nothing(_: Path, __: str) -> None:

@@ -92,6 +92,8 @@ def test_every_command(run: Run, tmp_path: Path) -> None:
     assert [line.split()[-1] for line in flat.splitlines()] == ["./dir/b", "./dir/big"]
     assert run("cat", store, old, "dir/big").out == "x" * 40_000
     assert run("cat", "--stream", store, "nightly@", "./a").out == "ONE!"
+    missing = run("cat", store, old, "zzz", code=2).err
+    assert missing == f"snapferry: path 'zzz' is not in snapshot {old}\n"
 
     assert run("orphans", store).out == ""
     opened.delete_manifest(old)

@@ -471,6 +471,14 @@ def test_a_diff_of_a_store_and_two_ids_names_the_right_form() -> None:
 
 
 @pytest.mark.parametrize(
+    "line", ["sync one other latest", "verify one latest", "pull --id latest one latest x"]
+)
+def test_a_snapshot_as_an_argument_names_its_option(line: str) -> None:
+    with pytest.raises(click.UsageError, match=r"\. To choose a snapshot, use --id ID\."):
+        cli.main(line.split(), prog_name="snapferry", standalone_mode=False)
+
+
+@pytest.mark.parametrize(
     ("patterns", "said"),
     [
         ([""], "--exclude must not be empty"),

@@ -88,6 +88,11 @@ def test_what_is_no_name_is_refused_on_one_printable_line(text: str) -> None:
     assert not is_name(text)
 
 
+def test_a_name_with_the_mark_of_its_snapshot_is_told_without_it() -> None:
+    with pytest.raises(InvalidName, match=r"leave out the @, as in nightly$"):
+        parse_name("nightly@")
+
+
 @pytest.mark.parametrize("text", ["cafe", "2026", "a" * 64])
 def test_a_name_of_hex_digits_is_refused_with_the_reason_and_a_name_that_would_do(text: str) -> None:
     with pytest.raises(InvalidName) as caught:

@@ -73,8 +73,8 @@ def reading(code: int = EXIT_FAILED) -> Iterator[None]:
     try:
         yield
     except PathMissing as error:
-        near = f" Near it: {', '.join(map(repr, error.near))}." if error.near else ""
-        note(f"path {error.path!r} is not in snapshot {error.snapshot_id}.{near}")
+        near = f". Near it: {', '.join(map(repr, error.near))}." if error.near else ""
+        note(f"path {error.path!r} is not in snapshot {error.snapshot_id}{near}")
         raise SystemExit(EXIT_USAGE) from None
     except IsDirectory as error:
         usage(f"{str(error)!r} is a directory. Name a file; snapferry show lists them.")

@@ -123,7 +123,7 @@ class Command(click.Command):
     *extra* is the extra of the distribution that the command needs. If a package of it is missing, or another one that
     an extra installs, the command ends with one line that names the extra, and exit code 2.
 
-    *surplus* follows an error about too many arguments.
+    *surplus* follows an error about too many arguments. By default, it names the option --id, if the command has it.
 
     Every command has --config, --log-level and --version. Unless a command declares them itself, its function does not
     get their values; `snapferry.orchestrator.cli.chosen` has them.
@@ -144,6 +144,8 @@ class Command(click.Command):
             attributes["callback"] = self._run
         super().__init__(*arguments, **attributes)
         self.run, self._interruptible, self._places, self._extra = run, interruptible, places, extra
+        if not surplus and any("--id" in parameter.opts for parameter in self.params):
+            surplus = "To choose a snapshot, use --id ID."
         self._surplus = surplus
         declared = {parameter.name for parameter in self.params}
         self._added = {name: add for name, add in _EVERYWHERE.items() if name not in declared}
