@@ -10,6 +10,8 @@ Deciding and showing: what turns a request into work, and work into an account.
     flower_views   pages of Flower that find the tasks of a job
     periodic       work that is done every few seconds while a worker runs
     presence       an orchestrator announces itself in Redis
+    quick_imports  imports the libraries of a command in less time
+    deferred       modules that are executed when somebody first needs them
     embedded/      a fleet on this machine for one command, gone when the command ends
     planning/      which objects and snapshots, and in which batches
     driving/       the steps of a job
