@@ -13,6 +13,7 @@ from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
+from os import register_at_fork
 from threading import RLock
 from types import ModuleType
 from typing import Any, Final
@@ -65,8 +66,21 @@ def execute(module: ModuleType) -> None:
             _executing.remove(module)
 
 
-_lock: Final = RLock()
+_lock = RLock()
 _executing: Final[list[ModuleType]] = []
+
+
+def _after_fork() -> None:
+    """Forget what another thread was executing: only the thread that forked lives on in this process."""
+    global _lock
+    if _lock.acquire(blocking=False):
+        _lock.release()
+    else:
+        _lock = RLock()
+        _executing.clear()
+
+
+register_at_fork(after_in_child=_after_fork)
 
 
 def defer_unused() -> None:

@@ -205,3 +205,44 @@ def test_a_thread_waits_until_another_has_executed_it(package: str, tmp_path: Pa
         assert executed() == [package]
     finally:
         del vars(sys)["begun"], vars(sys)["may_end"]
+
+
+# A process that is forked while another thread executes a module. Its standard output is the module's value.
+FORKED = """
+import os, signal, sys, threading
+from importlib import import_module
+from pathlib import Path
+from snapferry.orchestrator.deferred import defer
+sys.begun, sys.may_end = threading.Event(), threading.Event()
+folder = Path(sys.argv[1])
+(folder / "executed_when_forked.py").write_text("import sys\\nsys.begun.set()\\nsys.may_end.wait(60)\\nvalue = 1\\n")
+sys.path.insert(0, str(folder))
+defer("executed_when_forked")
+module = import_module("executed_when_forked")
+thread = threading.Thread(target=lambda: module.value)
+thread.start()
+sys.begun.wait(60)
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    sys.may_end = threading.Event()
+    sys.may_end.set()
+    os.write(1, str(module.value).encode())
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+sys.may_end.set()
+thread.join()
+sys.exit(status != 0)
+"""
+
+
+def test_a_process_that_is_forked_meanwhile_executes_it_itself(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FORKED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stdout) == (0, "1"), ended.stderr
