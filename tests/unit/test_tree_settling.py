@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from snapferry.stores.backends.directory.native import extension
 from snapferry.stores.backends.tree.writing import checking, settling
 from snapferry.stores.backends.tree.writing.target import TreeTarget
+from snapferry.stores.errors import StoreError
 from snapferry.stores.hashing import digest
 from snapferry.stores.manifest.tree_lines import TreeColumns
 from snapferry.stores.stream_store import Settled
@@ -20,10 +22,18 @@ EMPTY = digest(b"")
 NOBODY = 65534
 
 
-@pytest.fixture(params=["compiled", "uncompiled"], autouse=True)
-def _either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["compiled", "in a thread", "no threads", "uncompiled"], autouse=True)
+def _each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "uncompiled":
         monkeypatch.setattr(extension, "_extension", None)
+    elif request.param != "compiled":
+        monkeypatch.setattr(checking, "NAMES_FOR_A_THREAD", 1)
+    if request.param == "no threads":
+        monkeypatch.setattr(threading.Thread, "start", _no_memory)
+
+
+def _no_memory(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def columns(*lines: tuple[str, int]) -> TreeColumns:
@@ -145,3 +155,31 @@ def test_a_directory_of_many_files_is_checked_in_parts(
     found = settle(tmp_path, ("./", 0o755), *((f"./{name}", 0o644) for name in names), at_once=50)
 
     assert [file.path for file in found.wrong] == ["03", "10"]
+
+
+def test_few_directories_are_open_at_once_however_many_there_are(tmp_path: Path) -> None:
+    names = [f"{number:03}/{file}" for number in range(100) for file in "ab"]
+    make(tmp_path, *(name for name in names if name not in {"000/a", "050/b", "099/a", "099/b"}))
+    (tmp_path / "060/a").chmod(0o600)
+    opened = most = 0
+
+    def pieces() -> Iterator[TreeColumns]:
+        nonlocal most
+        for name in names:
+            most = max(most, len(os.listdir("/proc/self/fd")) - opened)
+            yield columns((f"./{name}", 0o644))
+
+    target = TreeTarget(str(tmp_path))
+    opened = len(os.listdir("/proc/self/fd"))
+    found = target.settle(pieces, 100)
+
+    assert [file.path for file in found.wrong] == ["000/a", "050/b", "060/a", "099/a", "099/b"]
+    assert most < 64 + 20
+
+
+def test_a_name_that_no_file_can_have_is_judged_as_that_of_one_file(tmp_path: Path) -> None:
+    """The extension leaves it open."""
+    make(tmp_path, "a", "b")
+
+    with pytest.raises(StoreError, match="too long"):
+        settle(tmp_path, ("./", 0o755), ("./a", 0o644), ("./" + "b" * 256, 0o644))
