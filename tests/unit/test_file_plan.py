@@ -29,6 +29,7 @@ from snapferry.workers.messages import (
     encode_addresses,
     encode_lines,
 )
+from snapferry.workers.messages.base import MOST_OBJECTS
 from snapferry.workers.messages.files import files_of, line_of
 from snapferry.workers.messages.lines import MOST_LINE_BYTES, decode_lines
 from tests.property.strategies import addresses
@@ -227,11 +228,17 @@ def test_long_lines_make_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> Non
         base64.b64encode(zlib.compress(b"a\nb")[:-2]).decode(),
         base64.b64encode(zlib.compress(b"a\nb") + b"more").decode(),
         base64.b64encode(zlib.compress(bytes(MOST_LINE_BYTES + 1))).decode(),
+        base64.b64encode(zlib.compress(b"\n" * MOST_OBJECTS)).decode(),
     ],
 )
 def test_lines_that_nobody_encoded_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="lines are"):
         decode_lines(text)
+
+
+def test_a_batch_may_have_as_many_lines_as_objects() -> None:
+    lines = [b"%d" % number for number in range(MOST_OBJECTS)]
+    assert decode_lines(encode_lines(lines)) == lines
 
 
 def test_lines_must_match_the_objects() -> None:

@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
+from .base import MOST_OBJECTS
+
 MOST_LINE_BYTES: Final = 16 * 1024 * 1024
 """The most bytes of the lines of a batch, with their ends."""
 
@@ -26,7 +28,8 @@ def decode_lines(encoded: str) -> list[bytes]:
     """
     Return the lines that were encoded.
 
-    Raises ValueError for text that `encode_lines` does not return, and for more than `MOST_LINE_BYTES`.
+    Raises ValueError for text that `encode_lines` does not return, for more than `MOST_LINE_BYTES`, and for more lines
+    than a batch has objects.
     """
     unpacked = zlib.decompressobj()
     try:
@@ -35,4 +38,7 @@ def decode_lines(encoded: str) -> list[bytes]:
         raise ValueError(f"lines are not encoded: {error}") from None
     if not unpacked.eof or unpacked.unused_data:
         raise ValueError("lines are cut off, or too long")
+    # Before memory is needed for each: a short message may have millions of empty ones.
+    if text.count(b"\n") >= MOST_OBJECTS:
+        raise ValueError("lines are too many")
     return text.split(b"\n")
