@@ -71,11 +71,11 @@ class Jobs(JobReader):
         *paused* job waits until `unpause`.
 
         If *spec* does not set its batch settings or its patience, those of this process's settings apply. Unless it
-        says into how many batches its objects are cut, the live workers decide how. They do not for a job whose id the
-        caller chose: if the broker loses the job, and it is submitted again, workers may have batches of the first one,
-        which are accounted for by their numbers. The default order of a job of everything is newest first.
-        A job whose patience is set also waits for a store that has not answered yet. Submitting the same *spec* again
-        changes nothing. After an error the job is not queued, unless the message says that it may be.
+        says into how many batches or by which rules its objects are cut, the live workers decide it. They do not for a
+        job whose id the caller chose: if the broker loses the job, and it is submitted again, workers may have batches
+        of the first one, which are accounted for by their numbers. The default order of a job of everything is newest
+        first. A job whose patience is set also waits for a store that has not answered yet. Submitting the same *spec*
+        again changes nothing. After an error the job is not queued, unless the message says that it may be.
         """
         given = spec.model_fields_set
         filled = self._from_settings(name for name in _FROM_SETTINGS if name not in given)
@@ -83,7 +83,7 @@ class Jobs(JobReader):
             filled["waits_at_start"] = True
         if spec.everything and "order" not in given:
             filled["order"] = Order.NEWEST
-        if not given & {"group_batches", "job_id"}:
+        if not given & {"group_batches", "job_id", "rules"}:
             filled |= self._batching(spec)
         return self._queue(spec.model_copy(update=filled), schedule, paused=paused)
 

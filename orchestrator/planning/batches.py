@@ -82,7 +82,8 @@ def cut(
     Yield the begin and end of each batch in *sizes*. A size larger than *max_bytes* is a batch of its own.
 
     Batches have fewer than *max_objects* objects where there would be fewer than *batches* of them, but not less than
-    `FEW_OBJECTS`. *evenly*: without a small one at the end, unless it is for *max_bytes*.
+    `FEW_OBJECTS`. *evenly*: the last one is not much smaller than the others, unless there are very many of them, or
+    for *max_bytes*.
     """
     if evenly:
         most = min(max_objects, max(FEW_OBJECTS, _quotient(len(sizes), batches)))

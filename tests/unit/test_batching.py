@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snapferry.orchestrator.jobs.batching import BATCHES_OF_A_PROCESS, batching, between_directories
-from snapferry.workers.messages import GROUP_BATCHES, NEWEST_RULES, JobSpec, StoreRef
+from snapferry.workers.messages import GROUP_BATCHES, NEWEST_RULES, Action, JobSpec, StoreRef
 
 HERE = StoreRef(url="file:///a"), StoreRef(url="file:///b")
 ELSEWHERE = StoreRef(url="s3://bucket/c")
@@ -37,6 +37,13 @@ def test_a_job_between_directories_has_as_few_batches_as_the_processes_can_share
 )
 def test_any_other_job_has_many(spec: JobSpec) -> None:
     assert not between_directories(spec)
+    assert batching(spec, 2) == {"group_batches": GROUP_BATCHES, "rules": 1}
+
+
+@pytest.mark.parametrize("action", [Action.PUSH, Action.PULL])
+def test_files_have_the_newest_rules_also_of_a_bucket(action: Action) -> None:
+    spec = job(HERE[0], ELSEWHERE).model_copy(update={"action": action})
+
     assert batching(spec, 2) == {"group_batches": GROUP_BATCHES, "rules": NEWEST_RULES}
 
 

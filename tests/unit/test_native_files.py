@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -132,6 +134,60 @@ def test_the_extension_checks_its_arguments_itself() -> None:
     ):
         with pytest.raises(TypeError):
             mistyped()
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777], ids=oct)
+def test_new_files_get_their_permissions_whatever_the_umask_and_the_directory(
+    tmp_path: Path, umask: int
+) -> None:
+    """Only the first file of a run is asked what it got, so modes and directories come in runs and by turns."""
+    compiled = extension.extension()
+    if compiled is None:
+        return
+    modes = [
+        0o644,
+        0o644,
+        0o600,
+        0o644,
+        0,
+        0,
+        0o4755,
+        0o4755,
+        0o755,
+        0o2755,
+        0o1777,
+        0o777,
+        0o777,
+        0o666,
+        0o666,
+    ]
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+    # The mask of a default ACL takes the place of the umask. Where the file system has none, both are alike.
+    with suppress(OSError):
+        os.setxattr(folders[1], "system.posix_acl_default", _acl(group=5))
+    opened = [os.open(folder, beneath.FOLDER) for folder in folders]
+    before = os.umask(umask)
+    try:
+        for turn, at in enumerate((opened[:1], opened[1:], opened)):
+            chosen = (at * len(modes))[: len(modes)]
+            names = [f"{turn}-{number}" for number in range(len(modes))]
+            assert compiled.write_many(chosen, names, [b"x"] * len(modes), modes) == len(modes)
+            for descriptor, name, mode in zip(chosen, names, modes, strict=True):
+                found = os.stat(folders[opened.index(descriptor)] / name)
+                assert stat.S_IMODE(found.st_mode) == mode, oct(mode)
+    finally:
+        os.umask(before)
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _acl(*, group: int) -> bytes:
+    """Return a default ACL with a named user, by which new files get the rights of *group* as their mask."""
+    entries = [(0x01, 7, 2**32 - 1), (0x02, 7, 12345), (0x04, 5, 2**32 - 1), (0x10, group, 2**32 - 1)]
+    entries += [(0x20, 0, 2**32 - 1)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\0b", "x" * 256, "\ud800"])
