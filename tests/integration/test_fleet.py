@@ -116,12 +116,15 @@ def test_a_job_is_cut_for_the_processes_that_a_worker_may_start(
     control = make_fleet_app(Settings(broker_url=redis_url)).control
     with fleet.worker("scaled", "--autoscale", "8,1"):
         until(lambda: processes() == 8, "as many as it may start")
+        # It announces itself before it listens.
+        until(lambda: control.ping(timeout=1), "it listens")
         control.autoscale(max=5, min=1)
         until(lambda: processes() == 5, "the new limit is announced")
     with fleet.worker("fixed"), redis.Redis.from_url(redis_url) as client:
         # The other one was killed, and counts as alive for a while.
         client.hdel(WORKERS, *[name for name in client.hkeys(WORKERS) if name.startswith(b"scaled@")])
         until(lambda: processes() == 2, "those it has")
+        until(lambda: control.ping(timeout=1), "it listens as well")
         control.pool_grow(n=1)
         until(lambda: processes() == 3, "the new one is announced")
 
