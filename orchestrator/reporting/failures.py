@@ -14,9 +14,11 @@ from snapferry.orchestrator.planning.snapshots import PLANNED, Snapshots
 from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
+from snapferry.stores.hashing import digest
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.ledger import FailedObject, Ledger, set_bits
 from snapferry.workers.messages.files import path_of
+from snapferry.workers.outcome import Failure
 
 # Failed objects that are looked up at once; each such page reads the manifests once.
 PAGE: Final = 10_000
@@ -80,7 +82,20 @@ def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> 
 def without_places(ledger: Ledger, job_id: str) -> list[DeadLetter]:
     """Return what the ledger knows: the first failed objects, without their places. Raises `UnknownJob`."""
     ledger.field(job_id, "state")
-    return [DeadLetter(failed.failure.address, 0, failed) for failed in ledger.failures(job_id)]
+    return [
+        DeadLetter(failed.failure.address, 0, failed, path=_path_told(failed.failure))
+        for failed in ledger.failures(job_id)
+    ]
+
+
+def _path_told(failure: Failure) -> str:
+    """Return the path of a file, which its failure tells before the reason; "" for an object."""
+    detail, end = failure.detail, -1
+    while (end := detail.find(": ", end + 1)) >= 0:
+        # A path may have a colon itself.
+        if digest(detail[:end].encode(errors="surrogateescape")) == failure.address:
+            return detail[:end]
+    return ""
 
 
 def _note_paths(

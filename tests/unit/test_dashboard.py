@@ -32,7 +32,7 @@ from snapferry.orchestrator.dashboard.views.jobs import jobs_page, progress
 from snapferry.orchestrator.dashboard.views.schedules import schedules_page
 from snapferry.orchestrator.dashboard.views.sources import Sources
 from snapferry.orchestrator.dashboard.views.workers import workers_page
-from snapferry.orchestrator.reporting.failures import DeadLetter
+from snapferry.orchestrator.reporting.failures import DeadLetter, without_places
 from snapferry.stores.address import Address
 from snapferry.stores.hashing import digest
 from snapferry.workers.ledger import (
@@ -339,6 +339,22 @@ def test_a_failed_file_is_shown_by_its_path_alone(sources: Sources, ledger: Ledg
     assert all("full" in one for one in shown)
     assert [digest(b"walk") in one for one in shown] == [False, True]
     assert [f'whole">{file}' in one for one in shown] == [False, True]
+
+
+def test_without_places_a_failed_file_is_known_by_the_path_that_its_error_tells(ledger: Ledger) -> None:
+    """Its address is the digest of that path, which may have a colon itself."""
+    batch = copying(ledger, objects=2)
+    details = ["object 0: full: 0 bytes left", "object 0: is: gone"]
+    told = [
+        Failure(address, "StoreFull", "/a", detail, transient=False)
+        for address, detail in zip(batch.objects(), details, strict=True)
+    ]
+    ledger.account(batch, BatchOutcome(failures=told))
+
+    assert {letter.address: letter.path for letter in without_places(ledger, "job")} == {
+        told[0].address: "object 0",
+        told[1].address: "",
+    }
 
 
 def test_without_places_what_the_ledger_knows_of_failures_is_shown(sources: Sources, ledger: Ledger) -> None:
