@@ -255,10 +255,10 @@ def document(letter: DeadLetter) -> dict[str, Any]:
     failure = letter.known.failure if letter.known else None
     return {
         "address": letter.address,
-        "is_file": bool(letter.path),
+        "path": clip(letter.path, LONGEST_PATH),
         "error": failure.error if failure else "",
         "store": clip(failure.store) if failure else "",
-        "detail": clip(failure.detail) if failure else "",
+        "detail": clip(letter.reason),
         "attempts": letter.known.attempts if letter.known else 0,
         "worker": clip(letter.known.worker) if letter.known else "",
         "places": [[snapshot, clip(path, LONGEST_PATH)] for snapshot, path in letter.places[:PLACES_KEPT]],

@@ -45,6 +45,12 @@ class DeadLetter:
     path: str = ""
 
     @property
+    def reason(self) -> str:
+        """What the error says, without the path of a file before it; "" if the error was not kept."""
+        detail = self.known.failure.detail if self.known else ""
+        return detail.removeprefix(f"{self.path}: ") if self.path else detail
+
+    @property
     def error(self) -> str:
         """The class of the error and what it says, "" if the error was not kept."""
         return f"{self.known.failure.error}: {self.known.failure.detail}" if self.known else ""

@@ -32,7 +32,7 @@ def failure_lines(letters: Iterable[DeadLetter], total: int) -> list[str]:
     for letter in letters:
         if letter.known is not None:
             failure = letter.known.failure
-            kind = failure.error, failure.store, _without_path(letter)
+            kind = failure.error, failure.store, letter.reason
             alike.setdefault(kind, []).append(letter.path or failure.address)
     kinds = list(alike.items())[:KINDS_SHOWN]
     lines = [
@@ -43,12 +43,6 @@ def failure_lines(letters: Iterable[DeadLetter], total: int) -> list[str]:
     if total > shown:
         lines.append(f"  and {total - shown:,} more (--json lists the first {FAILURES_IN_JSON:,})")
     return lines
-
-
-def _without_path(letter: DeadLetter) -> str:
-    """Return why an object failed, without the path before it that a push or pull gives: it differs for each file."""
-    detail = letter.known.failure.detail if letter.known else ""
-    return detail.removeprefix(f"{letter.path}: ") if letter.path else detail
 
 
 def places_lines(letters: Iterable[DeadLetter]) -> list[str]:
@@ -92,7 +86,7 @@ def letter_lines(letter: DeadLetter) -> list[str]:
     else:
         failure = letter.known.failure
         lines = [
-            f"{name}  {printable(f'{failure.error} at {failure.store}: {_without_path(letter)}')}",
+            f"{name}  {printable(f'{failure.error} at {failure.store}: {letter.reason}')}",
             printable(f"    tried {counted(letter.known.attempts, 'time')}, last by {letter.known.worker}"),
         ]
     return lines if letter.path else lines + _place_lines(letter)
