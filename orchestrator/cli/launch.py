@@ -76,7 +76,7 @@ def batched(spec: JobSpec, settings: Settings) -> JobSpec:
     """Return *spec* with batches for the processes of an embedded fleet."""
     is_set = "batch_objects" in settings.model_fields_set | spec.model_fields_set
     larger = {"batch_objects": LOCAL_BATCH_OBJECTS} if between_directories(spec) and not is_set else {}
-    return spec.model_copy(update=batching(spec, default_processes(spec.limits.jobs)) | larger)
+    return spec.model_copy(update=batching(spec, lambda: default_processes(spec.limits.jobs)) | larger)
 
 
 @contextmanager

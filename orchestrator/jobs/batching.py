@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from snapferry.stores.errors import InvalidStoreURL
@@ -27,17 +28,17 @@ def between_directories(spec: JobSpec) -> bool:
         return False
 
 
-def batching(spec: JobSpec, processes: int) -> dict[str, Any]:
+def batching(spec: JobSpec, processes: Callable[[], int]) -> dict[str, Any]:
     """
-    Return the fields of a request that say how the job is cut for workers that have *processes* together.
+    Return the fields of a request that say how the job is cut, for workers that have so many *processes* together.
 
-    Between directories it has as few batches as they can share. There, and for files, the newest of `JobSpec.rules`
-    save time. 0: the number of processes is not known, because there are none, or one of them is of an earlier version
-    and knows the first rules alone.
+    A job between directories has as few batches as they can share. There, and for files, the newest of `JobSpec.rules`
+    save time. *processes* is called only for such jobs. It returns 0 if the number is not known: there are no workers,
+    or one is of an earlier version, which knows the first rules alone.
     """
-    if not processes:
-        return {"group_batches": GROUP_BATCHES, "rules": 1}
     here = between_directories(spec)
-    most = BATCHES_OF_A_PROCESS * processes if here else GROUP_BATCHES
-    has_files = spec.action in (Action.PUSH, Action.PULL)
-    return {"group_batches": min(GROUP_BATCHES, most), "rules": NEWEST_RULES if here or has_files else 1}
+    saves_time = here or spec.action in (Action.PUSH, Action.PULL)
+    if not saves_time or not (number := processes()):
+        return {"group_batches": GROUP_BATCHES, "rules": 1}
+    most = BATCHES_OF_A_PROCESS * number if here else GROUP_BATCHES
+    return {"group_batches": min(GROUP_BATCHES, most), "rules": NEWEST_RULES}

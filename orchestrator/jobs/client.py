@@ -239,7 +239,7 @@ class Jobs(JobReader):
 
     def _batching(self, spec: JobSpec) -> dict[str, Any]:
         with self._answering():
-            return batching(spec, processes_of(self._ledger.client, copy_queue(spec.queue)))
+            return batching(spec, lambda: processes_of(self._ledger.client, copy_queue(spec.queue)))
 
     def _queue(self, spec: JobSpec, schedule: str = "", *, paused: bool = False) -> str:
         """

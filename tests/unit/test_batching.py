@@ -22,7 +22,7 @@ def job(source: StoreRef, destination: StoreRef, *more: StoreRef) -> JobSpec:
 def test_a_job_between_directories_has_as_few_batches_as_the_processes_can_share(
     processes: int, batches: int
 ) -> None:
-    assert batching(job(*HERE), processes) == {"group_batches": batches, "rules": NEWEST_RULES}
+    assert batching(job(*HERE), lambda: processes) == {"group_batches": batches, "rules": NEWEST_RULES}
 
 
 @pytest.mark.parametrize(
@@ -35,18 +35,21 @@ def test_a_job_between_directories_has_as_few_batches_as_the_processes_can_share
         job(HERE[0], StoreRef(url="file:///b", objects_url="s3://bucket/c")),
     ],
 )
-def test_any_other_job_has_many(spec: JobSpec) -> None:
+def test_any_other_job_has_many_and_asks_for_no_workers(spec: JobSpec) -> None:
+    def processes() -> int:
+        raise AssertionError
+
     assert not between_directories(spec)
-    assert batching(spec, 2) == {"group_batches": GROUP_BATCHES, "rules": 1}
+    assert batching(spec, processes) == {"group_batches": GROUP_BATCHES, "rules": 1}
 
 
 @pytest.mark.parametrize("action", [Action.PUSH, Action.PULL])
 def test_files_have_the_newest_rules_also_of_a_bucket(action: Action) -> None:
     spec = job(HERE[0], ELSEWHERE).model_copy(update={"action": action})
 
-    assert batching(spec, 2) == {"group_batches": GROUP_BATCHES, "rules": NEWEST_RULES}
+    assert batching(spec, lambda: 2) == {"group_batches": GROUP_BATCHES, "rules": NEWEST_RULES}
 
 
 @pytest.mark.parametrize("spec", [job(*HERE), job(HERE[0], ELSEWHERE)])
 def test_for_workers_of_an_earlier_version_or_none_a_job_is_cut_as_they_do(spec: JobSpec) -> None:
-    assert batching(spec, 0) == {"group_batches": GROUP_BATCHES, "rules": 1}
+    assert batching(spec, lambda: 0) == {"group_batches": GROUP_BATCHES, "rules": 1}
