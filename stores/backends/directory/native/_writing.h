@@ -97,48 +97,40 @@ static int open_first(open_part *part, int above, const char *path, size_t lengt
     return 1;
 }
 
-/* The permissions with which new files are to be made in a directory, and whether they get them: the umask of the
- * process, or a default of the directory, may change them. */
+/* Whether a new file in *folder* gets the *mode* with which it is made. The umask of the process, or a default ACL of
+ * the directory, may change it. */
 typedef struct {
-    int folder, are_given;
+    int folder;
     mode_t mode;
-} permissions;
+    int is_given;
+} known_mode;
 
-/* Give the new *file*, which was made with the permissions *wanted*, these if it does not have them. Return 0 for an
- * error. *are_known*: those of the file before it tell. */
-static int settle_permissions(int file, permissions *wanted, int are_known)
+/* Give the new *file*, which was made in *folder* with *mode*, exactly this mode. Return 0 for an error. */
+static int settle_mode(int file, int folder, mode_t mode, known_mode *last)
 {
     struct stat found;
 
-    if (are_known && wanted->are_given)
-        return 1;
-    if (!are_known) {
+    if (last->folder != folder || last->mode != mode) {
         if (fstat(file, &found) != 0)
             return 0;
-        wanted->are_given = (found.st_mode & 07777) == wanted->mode;
-        if (wanted->are_given)
-            return 1;
+        *last = (known_mode){folder, mode, (found.st_mode & 07777) == mode};
     }
-    return fchmod(file, wanted->mode) == 0;
+    return last->is_given || fchmod(file, mode) == 0;
 }
 
 /*
- * Write *data* into a new file with *mode*. With *last*, those of the file before it in this call, it gets these
- * permissions exactly. Return 0 if anything is odd; then there is no file.
+ * Write *data* into a new file with *mode*. With *last*, which tells of the file before it in this call, the file gets
+ * exactly this mode. Return 0 if anything is odd; then there is no file.
  */
-static int write_file(int folder, const char *name, mode_t mode, const char *data, size_t length, permissions *last)
+static int write_file(int folder, const char *name, mode_t mode, const char *data, size_t length, known_mode *last)
 {
     int file = openat(folder, name, CREATE, mode & 0777);
 
     if (file < 0)
         return 0;
     int is_whole = write(file, data, length) == (ssize_t)length;
-    if (is_whole && last != NULL) {
-        int are_known = last->folder == folder && last->mode == mode;
-        last->folder = folder;
-        last->mode = mode;
-        is_whole = settle_permissions(file, last, are_known);
-    }
+    if (is_whole && last != NULL)
+        is_whole = settle_mode(file, folder, mode, last);
     is_whole = close(file) == 0 && is_whole;
     if (!is_whole)
         unlinkat(folder, name, 0);
@@ -240,7 +232,7 @@ static PyObject *py_write_many(PyObject *module, PyObject *arguments)
     char *data[MOST_FILES];
     Py_ssize_t lengths[MOST_FILES], done = 0;
     long folders[MOST_FILES], modes[MOST_FILES];
-    permissions last = {.folder = -1};
+    known_mode last = {.folder = -1};
 
     if (!PyArg_ParseTuple(arguments, "OOOO:write_many", &given[0], &given[1], &given[2], &given[3]))
         return NULL;

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Final, Generic, Self, TypeVar
+from typing import Final, Generic, NamedTuple, Self, TypeVar
 
-from snapferry.stores.backends.directory.native.extension import MOST_NAMES, extension
+from snapferry.stores.backends.directory.native.extension import MOST_NAMES, Extension, extension
 from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.runtime.interruption import checkpoint
 
@@ -27,6 +27,15 @@ _AHEAD: Final = 8
 
 _Asked = TypeVar("_Asked")
 _Found = Callable[[], bytes]
+
+
+class _Files(NamedTuple):
+    """Files of the directory *path*. The reference keeps the directory open."""
+
+    folder: Folder
+    path: str
+    names: Sequence[str]
+    modes: Sequence[int]
 
 
 class FileChecks(Generic[_Asked]):
@@ -68,77 +77,61 @@ class FileChecks(Generic[_Asked]):
             yield self._pending.popleft()
 
     def _positions(self, path: str, names: Sequence[str], modes: Sequence[int]) -> Iterator[int]:
+        """Begin to check the files, and return the positions of those that are not as listed."""
         folder = self._folders.find(path)
         if folder is None:
             return iter(range(len(names)))
+        files = _Files(folder, path, names, modes)
         compiled = extension()
         if compiled is None:
-            return self._one_by_one(folder, path, names, modes, range(len(names)))
-        pieces = [
-            (
-                range(first, min(first + MOST_NAMES, len(names))),
-                self._begin(
-                    partial(
-                        compiled.check_many,
-                        folder.descriptor,
-                        names[first : first + MOST_NAMES],
-                        modes[first : first + MOST_NAMES],
-                    ),
-                    len(names),
-                ),
-            )
-            for first in range(0, len(names), MOST_NAMES)
-        ]
-        return self._collect(folder, path, names, modes, pieces)
+            return self._one_by_one(files, range(len(names)))
+        check_many = partial(compiled.check_many, folder.descriptor)
+        begun: list[tuple[range, _Found]] = []
+        for first in range(0, len(names), MOST_NAMES):
+            some = range(first, min(first + MOST_NAMES, len(names)))
+            check = partial(check_many, names[first : some.stop], modes[first : some.stop])
+            begun.append((some, self._begin(check) if len(names) >= NAMES_FOR_A_THREAD else check))
+        return self._collect(compiled, files, begun)
 
-    def _begin(self, check: _Found, names: int) -> _Found:
-        """Begin a *check* in the thread if it is worth it; return what returns its result."""
-        if names >= NAMES_FOR_A_THREAD:
-            # Without memory for a thread, this one checks.
-            with suppress(RuntimeError):
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(1, thread_name_prefix="checks")
-                return self._pool.submit(check).result
+    def _begin(self, check: _Found) -> _Found:
+        """Begin a *check* in the thread; return what waits for its result."""
+        # Without memory for a thread, this one checks.
+        with suppress(RuntimeError):
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="checks")
+            return self._pool.submit(check).result
         return check
 
     def _collect(
-        self,
-        folder: Folder,
-        path: str,
-        names: Sequence[str],
-        modes: Sequence[int],
-        pieces: Sequence[tuple[range, _Found]],
+        self, compiled: Extension, files: _Files, begun: Iterable[tuple[range, _Found]]
     ) -> Iterator[int]:
-        compiled = extension()
-        assert compiled is not None
-        for some, found_of in pieces:
+        for some, check in begun:
             checkpoint()
-            found = found_of()
+            found = check()
             if found.count(compiled.AS_LISTED) == len(some):
                 continue
             yield from (at for at, each in zip(some, found, strict=True) if each == compiled.OTHERWISE)
             unknown = [at for at, each in zip(some, found, strict=True) if each == compiled.UNKNOWN]
-            yield from self._one_by_one(folder, path, names, modes, unknown)
+            yield from self._one_by_one(files, unknown)
 
-    def _one_by_one(
-        self, folder: Folder, path: str, names: Sequence[str], modes: Sequence[int], some: Sequence[int]
-    ) -> Iterator[int]:
+    def _one_by_one(self, files: _Files, some: Iterable[int]) -> Iterator[int]:
         for at in some:
             if at % MOST_NAMES == 0:
                 checkpoint()
-            if not self._is_as_listed(folder, path, names[at], modes[at]):
+            if not self._is_as_listed(files, at):
                 yield at
 
-    def _is_as_listed(self, folder: Folder, path: str, name: str, mode: int) -> bool:
+    def _is_as_listed(self, files: _Files, at: int) -> bool:
+        folder, name = files.folder.descriptor, files.names[at]
         try:
             try:
-                found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
             except PermissionError:
-                if not unlock(folder.descriptor):
+                if not unlock(folder):
                     raise
-                found = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return False
         except OSError as error:
-            self._folders.fail(error, f"{path}/{name}" if path else name)
-        return stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == mode
+            self._folders.fail(error, f"{files.path}/{name}" if files.path else name)
+        return stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == files.modes[at]
