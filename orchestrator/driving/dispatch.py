@@ -143,7 +143,7 @@ def batch_message(spec: JobSpec, batch: Batch, series: str) -> BatchMessage:
 
 def _written(spec: JobSpec, batch: Batch) -> tuple[str, str, str]:
     """Return the addresses, the lines and the checksums of a batch as its message has them."""
-    if not batch.lines or spec.rules == 1:
+    if not batch.lines or not spec.by_newer_rules:
         return encode_digests(batch.digests), encode_lines(batch.lines), ""
     if spec.action is not Action.PULL:
         return "", encode_lines(batch.lines), ""

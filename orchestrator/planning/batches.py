@@ -86,8 +86,8 @@ def cut(
     for *max_bytes*.
     """
     if evenly:
-        most = min(max_objects, max(FEW_OBJECTS, _quotient(len(sizes), batches)))
-        max_objects = _quotient(len(sizes), _quotient(len(sizes), most) or 1)
+        most = min(max_objects, max(FEW_OBJECTS, -(-len(sizes) // batches)))
+        max_objects = -(-len(sizes) // max(1, -(-len(sizes) // most)))
     else:
         max_objects = min(max_objects, max(FEW_OBJECTS, len(sizes) // batches))
     if len(sizes) and max(sizes) * max_objects <= max_bytes:
@@ -103,11 +103,6 @@ def cut(
         filled += size
     if len(sizes):
         yield first, len(sizes)
-
-
-def _quotient(dividend: int, divisor: int) -> int:
-    """Return the quotient, rounded up."""
-    return -(-dividend // divisor)
 
 
 def largest_first(objects: GroupObjects, max_bytes: int) -> GroupObjects:

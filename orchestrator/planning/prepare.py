@@ -260,7 +260,7 @@ def _planner(ledger: Ledger, spec: JobSpec, source: StreamStore) -> Planner:
         max_objects=spec.batch_objects,
         max_bytes=spec.batch_bytes,
         batches=spec.group_batches,
-        evenly=spec.rules > 1,
+        evenly=spec.by_newer_rules,
         only=_only(ledger, spec, source),
     )
 
@@ -287,7 +287,7 @@ def _check_planner(ledger: Ledger, spec: JobSpec, store: StreamStore) -> Planner
         max_objects=spec.batch_objects,
         max_bytes=max_bytes,
         batches=spec.group_batches,
-        evenly=spec.rules > 1,
+        evenly=spec.by_newer_rules,
         only=_only_left(ledger, spec, store),
         by_address=True,
     )

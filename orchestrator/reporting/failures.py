@@ -9,7 +9,7 @@ from typing import Final
 
 from snapferry.orchestrator.driving.actions import STEPS
 from snapferry.orchestrator.driving.context import open_catalogue
-from snapferry.orchestrator.planning.plan import Plan, SourceChanged
+from snapferry.orchestrator.planning.plan import Lines, Plan, SourceChanged
 from snapferry.orchestrator.planning.snapshots import PLANNED, Snapshots
 from snapferry.stores.access import STRICT, AccessPolicy
 from snapferry.stores.address import Address
@@ -78,7 +78,7 @@ def dead_letters(ledger: Ledger, job_id: str, access: AccessPolicy = STRICT) -> 
             for position in chosen
         }
         if plan.lines is not None:
-            _note_paths(page, snapshots, plan, chosen)
+            _note_paths(page, snapshots, plan, plan.lines, chosen)
         else:
             _find_places(page, snapshots, catalogue)
         yield from page.values()
@@ -105,15 +105,14 @@ def _path_told(failure: Failure) -> str:
 
 
 def _note_paths(
-    page: dict[Address, DeadLetter], snapshots: Snapshots, plan: Plan, positions: list[int]
+    page: dict[Address, DeadLetter], snapshots: Snapshots, plan: Plan, lines: Lines, positions: list[int]
 ) -> None:
     """Note the paths of files: each is an object of its own in the plan, and its path is beside it."""
     for position in positions:
         letter = page[plan.address(position)]
-        lines = () if plan.lines is None else plan.lines.of(position, position + 1)
-        letter.path = next(map(path_of, lines), "")
-        letter.places = [(snapshots.ids[0], letter.path)]
-        letter.places_total = len(letter.places)
+        (line,) = lines.of(position, position + 1)
+        letter.path = path_of(line)
+        letter.places, letter.places_total = [(snapshots.ids[0], letter.path)], 1
 
 
 def _find_places(page: dict[Address, DeadLetter], snapshots: Snapshots, catalogue: StreamStore) -> None:

@@ -227,6 +227,11 @@ class JobSpec(CopyRequest, Message):
         )
 
     @property
+    def by_newer_rules(self) -> bool:
+        """Whether the job is cut and written by `rules` that version 1.0.0 does not know."""
+        return self.rules > 1
+
+    @property
     def snapshot_ids(self) -> list[SnapshotId]:
         """The ids in the order given."""
         return decode_snapshot_ids(self.snapshots)

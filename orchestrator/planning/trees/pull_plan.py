@@ -114,7 +114,7 @@ def _planner(spec: JobSpec) -> FilePlanner:
         max_objects=spec.batch_objects,
         max_bytes=spec.batch_bytes,
         batches=spec.group_batches,
-        evenly=spec.rules > 1,
+        evenly=spec.by_newer_rules,
     )
 
 

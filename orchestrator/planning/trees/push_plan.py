@@ -105,7 +105,7 @@ def _planned(spec: JobSpec, listing: TreeListing, label: str) -> tuple[Snapshots
         max_objects=spec.batch_objects,
         max_bytes=max_bytes(spec),
         batches=spec.group_batches,
-        evenly=spec.rules > 1,
+        evenly=spec.by_newer_rules,
     )
     for columns in listing.columns():
         files = columns.files()
