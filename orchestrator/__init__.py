@@ -11,7 +11,7 @@ Deciding and showing: what turns a request into work, and work into an account.
     periodic       work that is done every few seconds while a worker runs
     presence       an orchestrator announces itself in Redis
     quick_imports  imports the libraries of a command in less time
-    deferred       modules that are executed when somebody first needs them
+    deferred       modules that are executed at their first use
     embedded/      a fleet on this machine for one command, gone when the command ends
     planning/      which objects and snapshots, and in which batches
     driving/       the steps of a job

@@ -1,8 +1,8 @@
 """
-Modules that are executed when somebody first needs them, not when they are imported.
+Modules that are executed at their first use, not when they are imported.
 
-A library imports modules whose content no command uses. Such a module is replaced by a `Deferred` one before the
-library is imported.
+Libraries import modules that commands hardly ever use. A `Deferred` module replaces such a module before the library is
+imported.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _DATES: Final = "dateutil.parser"
 # periodic tasks. Commands import the reader of snapferry.toml whether there is one or not.
 _UNUSED: Final = ("redis.asyncio", "dateutil.tz", "tomllib")
 
-# What pydantic, kombu and Celery look up when they are imported or when an app is made. Nothing there could serve a
-# command: no other format, no other result backend.
+# pydantic, kombu and Celery look up these groups when they are imported or when an app is made. No command uses another
+# format of messages or another result backend.
 _GROUPS_LEFT_OUT: Final = frozenset(
     {"celery.result_backends", "kombu.matchers", "kombu.serializers", "pydantic"}
 )
@@ -34,14 +34,15 @@ _GROUPS_LEFT_OUT: Final = frozenset(
 
 class Deferred(ModuleType):
     """
-    A module that is executed when it is asked for something that it does not have yet. Modules below it are found.
+    A module that is executed when an attribute is read that it does not have yet. Importing a module below it does not
+    execute it.
 
     `defer` makes it.
     """
 
     def __getattr__(self, name: str) -> Any:
         below = f"{self.__name__}.{name}"
-        # A module below may ask for its neighbour while it is imported itself. Its package could not import it then.
+        # A module below may read its neighbour while it is imported itself. Executing the package would be a circle.
         if (path := vars(self).get("__path__")) and PathFinder.find_spec(below, path) is not None:
             return import_module(below)
         execute(self)
@@ -135,7 +136,7 @@ def _entry_points(**chosen: Any) -> Any:
 
 def _version(name: str, /) -> Any:
     """Do as `importlib.metadata.version`. A package that is imported and tells its version is not searched for."""
-    # Not by getattr: some packages, such as click, ask this function when they are asked for their version.
+    # Not by getattr: some packages, such as click, call this function when their version is read.
     told = getattr(sys.modules.get(name), "__dict__", {}).get("__version__")
     return told if isinstance(told, str) else _call(_METADATA, "version", name)
 

@@ -210,7 +210,7 @@ def _attach_logging(app: Celery, settings: Settings, url: str, access: AccessPol
         configure((options or {}).get("loglevel"), (options or {}).get("logfile"))
 
     def started(sender: Any = None, instance: Any = None, **_: Any) -> None:
-        # To look for the version takes a while.
+        # Reading the version imports `importlib.metadata`.
         if instance.app is app and log.isEnabledFor(logging.INFO):
             log.info(
                 "%s starts",

@@ -1,4 +1,4 @@
-"""Modules that are executed when somebody first needs them."""
+"""Modules that are executed at their first use."""
 
 from __future__ import annotations
 

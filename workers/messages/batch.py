@@ -34,9 +34,8 @@ class BatchMessage(Message):
     bytes, in the same order. *positions* are the objects' positions in the plan: only the first one where they are
     consecutive. *lines* are encoded, a line for each object in the same order, or "": see `lines_by_address`.
 
-    By the second of `JobSpec.rules`, *addresses* are "" where the objects are files: they are the digests of the paths
-    in the lines. And *checksums* are the encoded addresses of the files that are pulled, which the lines do not have
-    then.
+    By rules 2 (`JobSpec.rules`), *addresses* are "" where the objects are files: a worker computes the digests of the
+    paths in the lines. *checksums* are the encoded addresses of files that are pulled, and the lines do not have them.
     """
 
     job_id: JobId

@@ -1,7 +1,7 @@
 """
 The line of a file in a plan: its path, and for a file that is pulled its permissions and address.
 
-In a message the addresses may be apart from the lines: they hardly compress, and the lines do.
+A message may have the addresses apart from the lines, because addresses hardly compress.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def together(lines: Sequence[bytes], addresses: Sequence[Address]) -> list[bytes
 
 
 def names_of(lines: Sequence[bytes]) -> list[Address]:
-    """Return by what the files with these lines are known in a plan: the digests of their paths."""
+    """Return the addresses that the files with these lines have in a plan: the digests of their paths."""
     return cast("list[Address]", digests([line.partition(_BETWEEN)[0] for line in lines]))
 
 

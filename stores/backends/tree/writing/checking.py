@@ -22,7 +22,7 @@ from .modes import unlock
 NAMES_FOR_A_THREAD: Final = 256
 """So many names in a directory are worth handing to a thread."""
 
-# Checks that a thread has ahead: each keeps its directory open, and its names in memory.
+# The most checks that wait for an answer. Each keeps its directory open, and its names in memory.
 _AHEAD: Final = 8
 
 _Asked = TypeVar("_Asked")
@@ -40,9 +40,9 @@ class _Files(NamedTuple):
 
 class FileChecks(Generic[_Asked]):
     """
-    Checks the files of one directory after the other, in a ``with`` block: large ones in a thread, ahead of the caller.
+    Checks the files of directories, in a ``with`` block. A thread checks large directories while the caller goes on.
 
-    What was asked comes back with each answer, in the same order.
+    The answers come in the order of the questions.
     """
 
     def __init__(self, folders: TreeFolders) -> None:
