@@ -34,6 +34,7 @@ class Capabilities:
     answers many existence questions at once.
     *commits_together*: how many uploads are worth committing by one `Backend.commit_all`. 1 where there is no gain. A
     backend may raise it when it knows what a commit costs.
+    *many_in_flight*: `FetchesMany` and `WritesMany` keep many requests in flight at once, from one thread.
     *piece_bytes*: read and write streams longer than *pieces_above_bytes* in pieces of this size. 0 where the size of a
     piece does not matter. Other sizes work as well, at the cost of more copying.
     """
@@ -41,6 +42,7 @@ class Capabilities:
     concurrency: int
     pages_listings: bool
     commits_together: int = 1
+    many_in_flight: bool = False
     piece_bytes: int = 0
     pieces_above_bytes: int = 0
 

@@ -366,11 +366,11 @@ class FetchesMany(Protocol):
     Ask the outermost backend alone, not `feature_of`: a wrapper changes what a single call does, so it must see each.
     """
 
-    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int]) -> list[bytes | None]:
+    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int], most: int = 1) -> list[bytes | None]:
         """
         Return for each of *keys* what `Backend.fetch` returns, and None where that would raise.
 
-        `Backend.fetch` or `Backend.open` then gives the error of that key.
+        `Backend.fetch` or `Backend.open` then gives the error of that key. *most*: how many may be in flight at once.
         """
 
 
@@ -383,4 +383,16 @@ class UploadsMany(Protocol):
         Begin an upload for each of *keys*, write its *data*, and finish it.
 
         Fewer uploads than keys are returned where one failed: `Backend.upload` for the next key then gives the error.
+        """
+
+
+@runtime_checkable
+class WritesMany(Protocol):
+    """A backend that writes many short keys in one call. Ask the outermost backend alone, as for `FetchesMany`."""
+
+    def write_many(self, keys: Sequence[str], data: Sequence[bytes], most: int = 1) -> list[bool]:
+        """
+        Do for each of *keys* what `Backend.write` does with its *data*; return for which it succeeded.
+
+        `Backend.write` then gives the error of each other. *most*: how many may be in flight at once.
         """

@@ -30,7 +30,7 @@ from .pools.checking import check
 from .pools.manifests import ManifestPool
 from .pools.objects import ObjectPool
 from .pools.publishing import publish_each
-from .pools.together import fetch_many, stage_many
+from .pools.together import copy_many, fetch_many, stage_many
 from .rate_limiter import RateLimiter
 from .requests import RequestAccounting
 from .runtime.containment import contained
@@ -42,6 +42,7 @@ from .stream_store import (
     Memory,
     Published,
     Replaced,
+    ShortObjects,
     StreamStore,
     Survey,
 )
@@ -163,8 +164,15 @@ class SnapshotStore(StreamStore):
     def fetch_object(self, address: Address, size_hint: int) -> bytes | None:
         return self._objects.fetch(address, size_hint)
 
-    def fetch_objects(self, addresses: Sequence[Address], size_hints: Sequence[int]) -> list[bytes | None]:
-        return fetch_many(self.objects, addresses, size_hints)
+    @property
+    def many_in_flight(self) -> bool:
+        # Wrappers have the capabilities of what they wrap, and see each object.
+        return self.objects.inner is None and self.objects.capabilities.many_in_flight
+
+    def fetch_objects(
+        self, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
+    ) -> list[bytes | None]:
+        return fetch_many(self.objects, addresses, size_hints, most)
 
     def open_object(self, address: Address, *, size_hint: int = 0) -> OpenReader:
         return self._objects.open(address, size_hint)
@@ -187,6 +195,11 @@ class SnapshotStore(StreamStore):
     ) -> int:
         return self._objects.copy(source, address, size_hint, on_bytes)
 
+    def copy_objects(
+        self, source: ShortObjects, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
+    ) -> dict[Address, int]:
+        return copy_many(source, self.objects, addresses, size_hints, most)
+
     def stage_object(
         self,
         source: StreamStore,
@@ -198,9 +211,9 @@ class SnapshotStore(StreamStore):
         return self._objects.stage(source, address, size_hint, on_bytes)
 
     def stage_objects(
-        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int]
+        self, source: ShortObjects, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
     ) -> dict[Address, tuple[Upload, int]]:
-        return stage_many(source, self.objects, addresses, size_hints)
+        return stage_many(source, self.objects, addresses, size_hints, most)
 
     def replace_object(
         self,

@@ -125,14 +125,15 @@ def stage_file(
 
 
 def stage_files(
-    source: StreamStore, dest: FileTarget, files: Sequence[TreeEntry]
+    source: StreamStore, dest: FileTarget, files: Sequence[TreeEntry], most: int
 ) -> list[tuple[int, Upload, int]]:
     """
     Return the positions of those *files*, all short, that are best fetched together, each with its upload and length.
 
-    A file that is left out must be staged by itself, which also gives its error.
+    *most*: how many may be in flight at once. A file that is left out must be staged by itself, which also gives its
+    error.
     """
-    fetched = source.fetch_objects([file.address for file in files], [file.size for file in files])
+    fetched = source.fetch_objects([file.address for file in files], [file.size for file in files], most)
     found: Sequence[int] = range(len(files))
     if None in fetched:
         found = [at for at in found if fetched[at] is not None]

@@ -13,9 +13,9 @@ from typing import Final, cast
 from snapferry.stores.address import Address, object_key
 from snapferry.stores.backend import Backend
 from snapferry.stores.errors import StoreError
-from snapferry.stores.features import FetchesMany, UploadsMany
+from snapferry.stores.features import FetchesMany, UploadsMany, WritesMany
 from snapferry.stores.runtime.containment import is_unexpected
-from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.stream_store import ShortObjects
 from snapferry.stores.streams import Upload
 from snapferry.stores.treehash import digests
 
@@ -27,17 +27,17 @@ MOST_TOGETHER: Final = 64
 
 
 def fetch_many(
-    backend: Backend, addresses: Sequence[Address], size_hints: Sequence[int]
+    backend: Backend, addresses: Sequence[Address], size_hints: Sequence[int], most: int
 ) -> list[bytes | None]:
     """
     Return those objects of *addresses* that *backend* can fetch together, verified; None for each of the others.
 
-    *size_hints* are their advisory sizes, at most `SHORT_BYTES` each.
+    *size_hints* are their advisory sizes, at most `SHORT_BYTES` each. *most*: how many may be in flight at once.
     """
     if not _is_of(backend, FetchesMany):
         return [None] * len(addresses)
     try:
-        found = cast(FetchesMany, backend).fetch_many(list(map(object_key, addresses)), size_hints)
+        found = cast(FetchesMany, backend).fetch_many(list(map(object_key, addresses)), size_hints, most)
     except Exception as error:
         if not _is_the_backends(error):
             raise
@@ -48,17 +48,40 @@ def fetch_many(
     ]
 
 
+def copy_many(
+    source: ShortObjects, backend: Backend, addresses: Sequence[Address], size_hints: Sequence[int], most: int
+) -> dict[Address, int]:
+    """
+    Copy those objects of *addresses* from *source* to *backend* that both can handle together.
+
+    Returns address -> length in bytes. *size_hints* and *most* as for `fetch_many`.
+    """
+    if not _is_of(backend, WritesMany):
+        return {}
+    fetched = source.fetch_objects(addresses, size_hints, most)
+    found = {address: data for address, data in zip(addresses, fetched, strict=True) if data is not None}
+    try:
+        written = cast(WritesMany, backend).write_many(
+            list(map(object_key, found)), list(found.values()), most
+        )
+    except Exception as error:
+        if not _is_the_backends(error):
+            raise
+        return {}
+    return {address: len(data) for (address, data), done in zip(found.items(), written, strict=True) if done}
+
+
 def stage_many(
-    source: StreamStore, backend: Backend, addresses: Sequence[Address], size_hints: Sequence[int]
+    source: ShortObjects, backend: Backend, addresses: Sequence[Address], size_hints: Sequence[int], most: int
 ) -> dict[Address, tuple[Upload, int]]:
     """
     Bring those objects of *addresses* from *source* to *backend* that both can handle together, all but visible.
 
-    Returns address -> its upload and its length in bytes. *size_hints* as for `fetch_many`.
+    Returns address -> its upload and its length in bytes. *size_hints* and *most* as for `fetch_many`.
     """
     if not _is_of(backend, UploadsMany):
         return {}
-    fetched = source.fetch_objects(addresses, size_hints)
+    fetched = source.fetch_objects(addresses, size_hints, most)
     found = {address: data for address, data in zip(addresses, fetched, strict=True) if data is not None}
     try:
         uploads = cast(UploadsMany, backend).upload_many(list(map(object_key, found)), list(found.values()))

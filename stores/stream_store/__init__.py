@@ -12,12 +12,14 @@ before they were verified.
 *an unanswered question is an error*: it is never reported as "absent".
 *one tree of errors*: a store raises `stores.errors.StoreError` and nothing else.
 
-    store   the verbs
-    values  what they take and return
+    store          the verbs
+    short_objects  those for many short objects at once
+    values         what they take and return
 """
 
 from __future__ import annotations
 
+from .short_objects import ShortObjects
 from .store import StreamStore
 from .values import (
     FileTarget,
@@ -40,6 +42,7 @@ __all__ = [
     "Published",
     "Replaced",
     "Settled",
+    "ShortObjects",
     "StreamStore",
     "Survey",
 ]

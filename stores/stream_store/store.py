@@ -14,10 +14,11 @@ from snapferry.stores.rate_limiter import RateLimiter
 from snapferry.stores.requests import RequestAccounting
 from snapferry.stores.streams import OpenReader, Upload
 
+from .short_objects import ShortObjects
 from .values import FileTarget, FileTree, ListedManifest, ListedObject, Memory, Published, Replaced, Survey
 
 
-class StreamStore(ABC):
+class StreamStore(ShortObjects, ABC):
     """
     Objects and manifests, filed under their addresses, in one place. Safe to share between threads.
 
@@ -51,7 +52,7 @@ class StreamStore(ABC):
     def check(self, *, for_writing: bool = False) -> None:
         """Make sure that the store exists and answers. Changes nothing. Raises as `Backend.check` does."""
 
-    def prepare(self) -> None:  # noqa: B027 - many stores need no preparing
+    def prepare(self) -> None:
         """Make the store ready for its first write. May be called again."""
 
     def unmounted(self, *, objects_only: bool = False) -> str:
@@ -63,9 +64,7 @@ class StreamStore(ABC):
         """
         return ""
 
-    def limit_rate(  # noqa: B027 - a store without limits ignores them
-        self, objects: RateLimiter, manifests: RateLimiter
-    ) -> None:
+    def limit_rate(self, objects: RateLimiter, manifests: RateLimiter) -> None:
         """
         Keep to these rate limiters from now on: for objects, and for manifests if they are in another pool.
 
@@ -155,15 +154,6 @@ class StreamStore(ABC):
         of `open_object` tells. Raises `ObjectMissing`.
         """
 
-    def fetch_objects(self, addresses: Sequence[Address], size_hints: Sequence[int]) -> list[bytes | None]:
-        """
-        Return those of the short objects *addresses*, verified, that are best fetched together; None for the others.
-
-        None tells nothing about an object: ask for it by itself. At most `MOST_TOGETHER` objects of at most
-        `SHORT_BYTES` each (`stores.pools.together`) are worth it.
-        """
-        return [None] * len(addresses)
-
     @abstractmethod
     def open_object(self, address: Address, *, size_hint: int = 0) -> OpenReader:
         """
@@ -222,16 +212,6 @@ class StreamStore(ABC):
         aborted.
         """
 
-    def stage_objects(
-        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int]
-    ) -> dict[Address, tuple[Upload, int]]:
-        """
-        As `stage_object` for many short objects, see `fetch_objects`: address -> its upload and its length in bytes.
-
-        An object that is left out must be staged by itself, which also gives its error.
-        """
-        return {}
-
     @abstractmethod
     def replace_object(
         self,
@@ -264,9 +244,7 @@ class StreamStore(ABC):
         """How many staged objects are worth committing at once. It may rise after a commit."""
         return 1
 
-    def abort_unfinished(  # noqa: B027 - most stores keep nothing of a dead upload
-        self, objects: Mapping[Address, int], *, dead_only: bool = False
-    ) -> None:
+    def abort_unfinished(self, objects: Mapping[Address, int], *, dead_only: bool = False) -> None:
         """
         Remove what dead uploads of *objects* (address -> advisory size in bytes) left here without being visible.
 

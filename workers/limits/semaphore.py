@@ -64,6 +64,26 @@ class Semaphore:
             self.__exit__(None, None, None)
             raise
 
+    def enter_some(self, most: int) -> int:
+        """Let in up to *most* objects, as many as there is room for, and return how many. Does not wait for room."""
+        with self._changed:
+            room = most if self._limit is None else max(0, min(most, self._limit - len(self._entered)))
+            self._entered += [None] * room
+        if room:
+            try:
+                self._may_start()
+            except BaseException:
+                self.leave_some(room)
+                raise
+        return room
+
+    def leave_some(self, count: int) -> None:
+        """Note that *count* objects, which `enter_some` let in, are no longer in flight."""
+        for _ in range(count):
+            self._entered.pop()
+        with self._changed:
+            self._changed.notify_all()
+
     def _wait_for_room(self) -> None:
         while True:
             with self._changed:

@@ -23,6 +23,7 @@ from snapferry.stores.features import (
     ConditionalDelete,
     Confirming,
     CopiesOnServer,
+    FetchesMany,
     IsRight,
     KeepsUnfinished,
     PartsShape,
@@ -36,6 +37,7 @@ from snapferry.stores.features import (
     ServerCopy,
     TakesParts,
     Throttled,
+    WritesMany,
     feature_of,
 )
 from snapferry.stores.hashing import CHUNK_BYTES
@@ -50,6 +52,7 @@ from .deadline import run_within
 from .objects import in_parts
 from .objects.confirm import write
 from .objects.leftovers import abort_uploads
+from .objects.many import fetch_many, write_many
 from .objects.multipart import S3Upload
 from .objects.quarantine import quarantine
 from .objects.ranges import open_object
@@ -107,6 +110,8 @@ class S3Backend(
     Quarantining,
     ReadsRanges,
     TakesParts,
+    FetchesMany,
+    WritesMany,
 ):
     """
     Bytes under the keys of *bucket*. Keys that are given and returned do not have its prefix.
@@ -118,6 +123,7 @@ class S3Backend(
     capabilities = Capabilities(
         concurrency=CONCURRENCY,
         pages_listings=True,
+        many_in_flight=True,
         piece_bytes=RANGE_BYTES,
         pieces_above_bytes=RANGED_ABOVE_BYTES,
     )
@@ -176,6 +182,12 @@ class S3Backend(
 
     def write(self, key: str, data: bytes) -> None:
         write(self.bucket, key, data)
+
+    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int], most: int = 1) -> list[bytes | None]:
+        return fetch_many(self.bucket, keys, most)
+
+    def write_many(self, keys: Sequence[str], data: Sequence[bytes], most: int = 1) -> list[bool]:
+        return write_many(self.bucket, keys, data, most)
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return S3Upload(self.bucket, key, size_hint)

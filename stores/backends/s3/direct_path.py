@@ -14,7 +14,7 @@ example, implement the two protocols below and make them there. That is a day's 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from snapferry.stores.streams import Buffer
@@ -90,6 +90,14 @@ class RangeAnswer(NamedTuple):
     body: ResponseBody
 
 
+class NewObject(NamedTuple):
+    """A short object to store. *content_md5* is the MD5 of *data* in hex, to send as Content-MD5, "" to send none."""
+
+    key: str
+    data: bytes
+    content_md5: str
+
+
 class NewPart(NamedTuple):
     """A part to send to the *upload* with this id. *sha256* is that of *data*, computed once for all its uses."""
 
@@ -125,8 +133,8 @@ class DirectPath(Protocol):
     """
     Requests for the keys below one prefix of a bucket. Safe to share between threads.
 
-    Each method sends one request. It raises `Fallback`, what the credentials raise when they cannot be renewed, and
-    `AnswerTooLong` and `CarriedError` of `http.errors`.
+    `get_each` and `put_each` send many requests, each other method one. That one raises `Fallback`, what the
+    credentials raise when they cannot be renewed, and `AnswerTooLong` and `CarriedError` of `http.errors`.
     """
 
     def size(self, key: str) -> int | None:
@@ -148,6 +156,21 @@ class DirectPath(Protocol):
 
         *checksum*: send ``x-amz-checksum-sha256``. *content_md5*: the MD5 of *data* in hex, to send as Content-MD5.
         """
+
+    def get_each(self, keys: Iterable[str], most: int) -> Generator[tuple[int, bytes | None]]:
+        """
+        Request the objects under *keys*, at most *most* at once, and yield them as they arrive: the position of the key
+        and the bytes.
+
+        None: the request failed, or did not end in an ordinary answer of a short object; send it by itself. So it is
+        with those that are never yielded: these were not sent. Close the generator if it is not read to its end. Raises
+        what the credentials raise when they cannot be renewed, and `CarriedError` and what a checkpoint raises.
+        """
+
+    def put_each(
+        self, objects: Iterable[NewObject], most: int, *, checksum: bool
+    ) -> Generator[tuple[int, str | None]]:
+        """As `get_each`: store *objects*, and yield the ETag of each as the server sends it, "" if there is none."""
 
     def put_part(self, key: str, part: NewPart) -> str:
         """Send *part* of an upload to *key*, and return its ETag as the server sends it."""

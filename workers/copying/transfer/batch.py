@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from typing import Any, Unpack
+from time import monotonic
+from typing import Any, Final, Unpack
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
@@ -20,8 +21,13 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.lifecycle.process_setup import limited_by_open_files, max_in_flight
 from snapferry.workers.outcome import BatchOutcome, Failure
 
-from .interfaces import BatchOptions, CopyVerb, Destination, Progress
+from .interfaces import BatchOptions, ConcurrencyLimit, CopyVerb, Destination, Progress
 from .objects import MANY_DENIED, REFUSALS, DestinationRefuses, ObjectCopier
+
+# Objects that are in one call, their bytes, and the seconds that it should take.
+MOST_IN_ONE_CALL: Final = 512
+BYTES_IN_ONE_CALL: Final = 8 * 1024 * 1024
+CALL_S: Final = 0.5
 
 Ask = Callable[[Iterable[Address]], list[Address]]
 
@@ -67,28 +73,42 @@ def copy_batch(
     if limit is not None:
         limit.expect(flights)
     copier = ObjectCopier(source, destination, objects, progress, outages, copy or destination.copy_object)
+    # Whether one thread keeps both stores busy.
+    in_one_thread = flights <= 1 or all(
+        store.concurrency <= 1 or store.many_in_flight for store in (source, destination)
+    )
     try:
         if (together or destination.commits_together) > 1:
             for group in _groups(needed, destination, together):
                 with copier.group() as staging:
-                    left = run_together(staging.stage_short, group, objects, limit) if flights <= 1 else group
+                    left = group
+                    if in_one_thread:
+                        left = run_together(staging.stage_short, group, objects, flights, limit)
                     run_concurrently(staging.stage, left, flights, limit)
         else:
-            run_concurrently(copier.copy, needed, flights, limit)
+            left = needed
+            if copy is None and in_one_thread:
+                left = run_together(copier.copy_short, needed, objects, flights, limit)
+            run_concurrently(copier.copy, left, flights, limit)
     except DestinationRefuses as refusal:
         for address in needed:
             copier.results.setdefault(address, Failure.of(address, refusal.reason))
     outcome.confirmed = destination.confirmed
-    for result in copier.results.values():
+    _count(copier.results.values(), outcome)
+    # Objects that are present are flushed too: an earlier run of this batch may have been killed before its flush.
+    if outcome.copied or outcome.present:
+        destination.flush()
+    return outcome
+
+
+def _count(results: Iterable[int | Failure], outcome: BatchOutcome) -> None:
+    """Add the results of objects to *outcome*: the length of what was copied, or a failure."""
+    for result in results:
         if isinstance(result, Failure):
             outcome.failures.append(result)
         else:
             outcome.copied += 1
             outcome.bytes_copied += result
-    # Objects that are present are flushed too: an earlier run of this batch may have been killed before its flush.
-    if outcome.copied or outcome.present:
-        destination.flush()
-    return outcome
 
 
 def _groups(needed: list[Address], destination: Destination, together: int | None) -> Iterator[list[Address]]:
@@ -133,23 +153,41 @@ def _needed(
 
 
 def run_together(
-    copy: Callable[[Sequence[Address]], list[Address]],
+    copy: Callable[[Sequence[Address], int], list[Address]],
     addresses: list[Address],
     sizes: Mapping[Address, int],
-    limit: AbstractContextManager[Any] | None = None,
+    flights: int,
+    limit: ConcurrencyLimit | None = None,
 ) -> list[Address]:
     """
-    Call *copy* for the short objects among *addresses*, some at a time, each call inside a ``with`` block of *limit*.
+    Call *copy* for the short objects among *addresses*, some at a time, with how many of them may be in flight at once.
 
-    Returns the objects that *copy* returns, and the longer ones. *sizes* are in bytes. Such a call handles one object
-    after the other, so one is in flight.
+    That is *flights*, or less where *limit* has less room. Returns the objects that *copy* returns, and the longer
+    ones. *sizes* are in bytes.
     """
-    within = limit if limit is not None else nullcontext()
     short = [address for address in addresses if sizes[address] <= SHORT_BYTES]
     left = [] if len(short) == len(addresses) else [each for each in addresses if sizes[each] > SHORT_BYTES]
-    for first in range(0, len(short), MOST_TOGETHER):
-        with within:
-            left += copy(short[first : first + MOST_TOGETHER])
+    if flights <= 1:
+        within = limit if limit is not None else nullcontext()
+        for first in range(0, len(short), MOST_TOGETHER):
+            with within:
+                left += copy(short[first : first + MOST_TOGETHER], 1)
+        return left
+    at, count = 0, flights
+    while at < len(short):
+        some = short[at : at + count]
+        while len(some) > 1 and sum(map(sizes.__getitem__, some)) > BYTES_IN_ONE_CALL:
+            some = some[: len(some) // 2]
+        at += len(some)
+        began = monotonic()
+        entered = flights if limit is None else limit.enter_some(flights)
+        try:
+            left += copy(some, entered) if entered else some
+        finally:
+            if limit is not None:
+                limit.leave_some(entered)
+        # Few enough that progress is seen, and that little is repeated if this process dies.
+        count = min(count * 2, MOST_IN_ONE_CALL) if monotonic() - began < CALL_S else max(count // 2, flights)
     return left
 
 
@@ -165,6 +203,7 @@ def run_concurrently(
     The first exception stops the others and is raised.
     """
     within = limit if limit is not None else nullcontext()
+    flights = min(flights, len(addresses))
     if flights <= 1:
         for address in addresses:
             with within:

@@ -99,6 +99,9 @@ class Destination(Protocol):
     def commits_together(self) -> int: ...
 
     @property
+    def many_in_flight(self) -> bool: ...
+
+    @property
     def confirmed(self) -> dict[str, int]: ...
 
     def objects_needed(self, addresses: Iterable[str], /) -> list[Address]: ...
@@ -107,6 +110,10 @@ class Destination(Protocol):
 
     @property
     def copy_object(self) -> CopyVerb: ...
+
+    def copy_objects(
+        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1, /
+    ) -> dict[Address, int]: ...
 
     def stage_object(
         self,
@@ -118,7 +125,7 @@ class Destination(Protocol):
     ) -> tuple[Upload, int]: ...
 
     def stage_objects(
-        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int], /
+        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1, /
     ) -> dict[Address, tuple[Upload, int]]: ...
 
     def commit_staged(self, uploads: Sequence[Upload], /) -> None: ...
@@ -137,6 +144,16 @@ class ConcurrencyLimit(AbstractContextManager[Any], Protocol):
 
     def expect(self, flights: int) -> None:
         """Record how many objects the batch could have in flight. Called once, before the first object."""
+
+    def enter_some(self, most: int) -> int:
+        """
+        Let in up to *most* objects, those for which there is room now, and return how many: they must `leave_some`.
+
+        Raises as the block does.
+        """
+
+    def leave_some(self, count: int) -> None:
+        """Note that *count* objects, which `enter_some` let in, are no longer in flight."""
 
 
 class OutageDetector(Protocol):

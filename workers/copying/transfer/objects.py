@@ -36,12 +36,12 @@ class Group(NamedTuple):
     """
     How to stage objects that become visible together.
 
-    *stage* stages an object. *stage_short* stages many short ones and returns those that must be staged one by one. It
-    is for one thread.
+    *stage* stages an object. *stage_short* stages many short ones, at most a number of them in flight at once, and
+    returns those that must be staged one by one. It is for one thread.
     """
 
     stage: Callable[[Address], None]
-    stage_short: Callable[[Sequence[Address]], list[Address]]
+    stage_short: Callable[[Sequence[Address], int], list[Address]]
 
 
 class DestinationRefuses(Exception):
@@ -101,6 +101,19 @@ class ObjectCopier:
             moved = 0 if counter else length
         self._progress.advance(1, counter.left if counter else size, moved)
 
+    def copy_short(self, addresses: Sequence[Address], most: int) -> list[Address]:
+        """Copy those of *addresses* that both stores handle together, *most* at once; return the others."""
+        if self._meter is not None:
+            return list(addresses)
+        objects = self._objects
+        sizes = [objects[address] for address in addresses]
+        copied = self._destination.copy_objects(self._source, addresses, sizes, most)
+        if copied:
+            self.results.update(copied)
+            self._note_success(next(iter(copied)))
+            self._progress.advance(len(copied), sum(map(objects.__getitem__, copied)), sum(copied.values()))
+        return [address for address in addresses if address not in copied]
+
     @contextmanager
     def group(self) -> Iterator[Group]:
         """
@@ -121,13 +134,15 @@ class ObjectCopier:
             raise
         self._commit(staged)
 
-    def _stage_short(self, staged: dict[Address, _Staged], addresses: Sequence[Address]) -> list[Address]:
-        """Stage those of *addresses* that both stores handle together; return the others."""
+    def _stage_short(
+        self, staged: dict[Address, _Staged], addresses: Sequence[Address], most: int
+    ) -> list[Address]:
+        """Stage those of *addresses* that both stores handle together, *most* at once; return the others."""
         if self._meter is not None:
             return list(addresses)
         objects = self._objects
         sizes = [objects[address] for address in addresses]
-        found = self._destination.stage_objects(self._source, addresses, sizes)
+        found = self._destination.stage_objects(self._source, addresses, sizes, most)
         for address, (upload, length) in found.items():
             staged[address] = upload, length, objects[address], length
         if len(found) == len(addresses):

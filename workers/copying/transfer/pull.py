@@ -91,6 +91,7 @@ class _FilesOfBatch:
     def __init__(self, target: FileTarget, files: Mapping[Address, TreeEntry]) -> None:
         self.label = target.label
         self.concurrency = 1
+        self.many_in_flight = False
         self.commits_together = FILES_TOGETHER
         self.confirmed: dict[str, int] = {}
         self._target = target
@@ -148,7 +149,7 @@ class _FilesOfBatch:
             return upload, length
 
     def stage_objects(
-        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int]
+        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
     ) -> dict[Address, tuple[Upload, int]]:
         staged: dict[Address, tuple[Upload, int]] = {}
         if self._target.linked:
@@ -161,7 +162,7 @@ class _FilesOfBatch:
         try:
             with contained(self.label):
                 files = [self._files[address] for address in alone]
-                for at, upload, length in stage_files(source, self._target, files):
+                for at, upload, length in stage_files(source, self._target, files, most):
                     staged[alone[at]] = upload, length
         except BaseException:
             for upload, _ in staged.values():
@@ -180,6 +181,11 @@ class _FilesOfBatch:
         upload, length = self.stage_object(source, address, size_hint=size_hint, on_bytes=on_bytes)
         commit_files(self._target, [upload])
         return length
+
+    def copy_objects(
+        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
+    ) -> dict[Address, int]:
+        return {}
 
     def commit_staged(self, uploads: Sequence[Upload]) -> None:
         commit_files(self._target, uploads)

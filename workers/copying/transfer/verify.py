@@ -56,8 +56,8 @@ def verify_batch(
     flights = limited_by_open_files(min(options.get("concurrency") or source.concurrency, len(to_read)))
     if limit is not None:
         limit.expect(flights)
-    if flights <= 1:
-        to_read = run_together(verifier.look_at_short, to_read, objects, limit)
+    if flights <= 1 or source.many_in_flight:
+        to_read = run_together(verifier.look_at_short, to_read, objects, flights, limit)
     run_concurrently(verifier.look, to_read, flights, limit)
     if verifier.missing:
         verifier.wait()
@@ -128,10 +128,10 @@ class _Verifier:
                 found[address] = None
         return found
 
-    def look_at_short(self, addresses: Sequence[Address]) -> list[Address]:
-        """Read short objects. Returns those that must be read by themselves, because they may not be intact."""
+    def look_at_short(self, addresses: Sequence[Address], most: int) -> list[Address]:
+        """Read short objects, *most* at once. Returns those that may not be intact: read them by themselves."""
         sizes = [self._objects[address] for address in addresses]
-        found = self._store.fetch_objects(addresses, sizes)
+        found = self._store.fetch_objects(addresses, sizes, most)
         left: list[Address] = []
         intact: Address | None = None
         planned = read = 0

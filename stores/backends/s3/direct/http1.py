@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from contextlib import suppress
+from contextvars import copy_context
 from http.client import HTTPException, IncompleteRead
+from time import monotonic
 from typing import Final, cast
 
 from snapferry.stores.backends.s3.direct_path import Response
-from snapferry.stores.backends.s3.http.errors import AnswerTooLong
+from snapferry.stores.backends.s3.http.errors import AnswerTooLong, CarriedError
 from snapferry.stores.backends.s3.http.interim import FinalResponse
 from snapferry.stores.backends.s3.http.sockets import MAX_PAGE_BYTES, TLSSocket, connect
 from snapferry.stores.network.ip_policy import ANYWHERE_BUT_LINK_LOCAL, IpPolicy
@@ -25,7 +28,6 @@ from snapferry.stores.text.format import counted
 from .response import (
     MAX_ANSWER_BYTES,
     RECEIVE_BYTES,
-    Body,
     Connection,
     Head,
     Resumed,
@@ -33,6 +35,9 @@ from .response import (
     read_head,
 )
 from .sending import send
+
+AGAIN_S: Final = 1.0
+"""Seconds without connections that are made ahead, after one that could not be made."""
 
 _FRAMING: Final = {"content-length", "transfer-encoding"}
 
@@ -66,6 +71,9 @@ class ConnectionPool:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._idle: list[Connection] = []
+        self._opening = 0
+        self._open_at = float("-inf")
+        self._opening_lock = threading.Lock()
         if tls is not None:
             tls.sslsocket_class = TLSSocket
 
@@ -85,12 +93,12 @@ class ConnectionPool:
         and `OSError` or `HTTPException` where no answer arrives or it breaks off; then it is unknown whether the server
         has done what was requested.
         """
-        connection = self._acquire()
+        connection = self.acquire()
         try:
             connection.begin_request()
             connection.sendall(data)
             received = connection.recv(RECEIVE_BYTES)
-            return self._answer_from(
+            return self.answer_from(
                 connection, received, bodyless=bodyless, streamed=streamed, partial=partial
             )
         except BaseException:
@@ -104,12 +112,12 @@ class ConnectionPool:
         *expects*: *data* has the header ``Expect``. An error that the server sends before it has the whole body is an
         answer. Anything else before that is a failure.
         """
-        connection = self._acquire()
+        connection = self.acquire()
         try:
             connection.begin_request()
             received, whole = send(connection, data, body, expects=expects)
             if whole:
-                return self._answer_from(connection, received)
+                return self.answer_from(connection, received)
             answer = self._read(connection, received, keep=False)
             if answer.status < 300:
                 raise HTTPException("the server confirms a body that it has not received")
@@ -118,7 +126,7 @@ class ConnectionPool:
             raise
         return answer
 
-    def _answer_from(
+    def answer_from(
         self,
         connection: Connection,
         received: bytes,
@@ -127,7 +135,7 @@ class ConnectionPool:
         streamed: bool = False,
         partial: bool = False,
     ) -> Head | Response:
-        """Read the answer that begins with *received*."""
+        """Read the answer that begins with *received*, what `request` returns. Raises as that does."""
         while (end := received.find(b"\r\n\r\n")) < 0:
             more = connection.recv(RECEIVE_BYTES) if may_become_head(received) else b""
             if not more:
@@ -144,7 +152,7 @@ class ConnectionPool:
 
         Raises `AnswerTooLong`, alone or in `CarriedError`, where the answer is longer than a page can be.
         """
-        connection = self._acquire()
+        connection = self.acquire()
         try:
             connection.begin_request()
             connection.sendall(data)
@@ -154,24 +162,24 @@ class ConnectionPool:
             raise
 
     def read_rest(self, head: Head) -> Response:
-        """Return the answer that begins with *head*, to its end. Raises as `request` does, also if it is too long."""
-        if head.length > MAX_ANSWER_BYTES:
-            head.connection.close()
-            raise HTTPException(f"an answer of {counted(head.length, 'byte')} where a short one was expected")
-        body = Body(head, self.release)
-        try:
-            return Response(head.status, {"Content-Length": str(head.length)}, body.read(head.length))
-        finally:
-            body.close()
+        """Return the answer that begins with *head*, to its end. Raises as `read_short` does."""
+        body = self.read_short(head)
+        self.finish(head)
+        return Response(head.status, {"Content-Length": str(head.length)}, body)
 
     def read_short(self, head: Head) -> bytes:
         """
         Return the body after *head*, which is short. Raises `OSError` and `HTTPException` where it ends early.
 
-        Servers send the head with the first few KiB, so most bodies arrive in one or two pieces.
+        Call `finish` then; after an error the connection is closed. Servers send the head with the first few KiB, so
+        most bodies arrive in one or two pieces.
         """
         received, connection = head.received, head.connection
         try:
+            if head.length > MAX_ANSWER_BYTES:
+                raise HTTPException(
+                    f"an answer of {counted(head.length, 'byte')} where a short one was expected"
+                )
             while missing := head.length - len(received):
                 more = connection.recv(missing)
                 if not more:
@@ -180,7 +188,6 @@ class ConnectionPool:
         except BaseException:
             connection.close()
             raise
-        self.finish(head)
         return received
 
     def finish(self, head: Head) -> None:
@@ -200,7 +207,12 @@ class ConnectionPool:
             while True:
                 self._idle.pop().close()
 
-    def _acquire(self) -> Connection:
+    def acquire(self) -> Connection:
+        """Return an idle connection, or a new one. Raises `NotConnected`."""
+        return self.take_idle() or self._connect()
+
+    def take_idle(self) -> Connection | None:
+        """Return an idle connection, None if there is none."""
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -210,7 +222,35 @@ class ConnectionPool:
             if not connection.is_readable():
                 return connection
             connection.close()
-        return self._connect()
+        return None
+
+    def open_ahead(self, count: int) -> None:
+        """
+        Let threads connect until *count* connections are idle or on their way; return at once.
+
+        After a failure, nothing is tried for `AGAIN_S` seconds.
+        """
+        with self._opening_lock:
+            missing = count - self._opening - len(self._idle)
+            if missing <= 0 or monotonic() < self._open_at:
+                return
+            self._opening += missing
+        for _ in range(missing):
+            threading.Thread(target=copy_context().run, args=(self._open,), daemon=True).start()
+
+    def _open(self) -> None:
+        opened = False
+        try:
+            self.release(self._connect())
+            opened = True
+        except (NotConnected, CarriedError):
+            # Whoever needs a connection gets the error.
+            pass
+        finally:
+            with self._opening_lock:
+                self._opening -= 1
+                if not opened:
+                    self._open_at = monotonic() + AGAIN_S
 
     def _connect(self) -> Connection:
         try:

@@ -11,7 +11,7 @@ import io
 import re
 import ssl
 from binascii import b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from hashlib import sha256
 from html import unescape
 from http.client import HTTPException
@@ -24,6 +24,7 @@ from snapferry.stores.backends.s3.direct_path import (
     Credentials,
     Fallback,
     Keys,
+    NewObject,
     NewPart,
     RangeAnswer,
     Response,
@@ -35,6 +36,7 @@ from snapferry.stores.backends.s3.listing import Page
 from snapferry.stores.backends.s3.sizes import EXPECT_BYTES, MAX_OBJECT_BYTES
 
 from .http1 import ConnectionPool, NotConnected
+from .in_flight import exchange
 from .listing import NotAPage, read_page
 from .response import MAX_ANSWER_BYTES, Body, Head
 from .sigv4 import EMPTY_SHA256
@@ -102,9 +104,8 @@ class DirectRequests:
     def get(self, key: str) -> tuple[io.BytesIO | ResponseBody, str]:
         """Return the object under *key*, in memory if it is short, and its ETag."""
         template, keys = self._reading, self._credentials.get_frozen_credentials()
-        request = f"{template.head(keys, 'GET', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
         try:
-            answer = self.pool.request(request, streamed=True)
+            answer = self.pool.request(_get(template, keys, key), streamed=True)
         except _FAILURES as error:
             raise _failed(template, keys, error) from error
         if not isinstance(answer, Head):
@@ -112,7 +113,9 @@ class DirectRequests:
             raise _odd(answer if answer.status >= 300 else None, keys)
         if answer.length <= MAX_ANSWER_BYTES:
             # Where a body breaks off, that is not the outcome of an attempt: boto3 does not retry it either.
-            return io.BytesIO(self.pool.read_short(answer)), answer.header(_ETAG)
+            body = self.pool.read_short(answer)
+            self.pool.finish(answer)
+            return io.BytesIO(body), answer.header(_ETAG)
         if answer.length > MAX_OBJECT_BYTES:
             answer.connection.close()
             raise AnswerTooLong(announced_too_long(answer.length))
@@ -138,16 +141,39 @@ class DirectRequests:
     def put(self, key: str, data: bytes, content_md5: str = "", *, checksum: bool = False) -> str:
         """Store *data* under *key* and return the ETag; the parameters are `DirectPath.put`'s."""
         template, keys = self._writing, self._credentials.get_frozen_credentials()
-        digest = sha256(data)
-        encoded = b2a_base64(digest.digest(), newline=False).decode() if checksum else ""
-        head = template.head(keys, "PUT", template.path_of(key), "", digest.hexdigest(), encoded)
-        head += _content_md5(content_md5)
-        request = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
         try:
-            answer = self.pool.request(request)
+            answer = self.pool.request(_put(template, keys, key, data, content_md5, checksum=checksum))
         except _FAILURES as error:
             raise _failed(template, keys, error) from error
         return self._etag_after_write(template, keys, answer)
+
+    def get_each(self, keys: Iterable[str], most: int) -> Generator[tuple[int, bytes | None]]:
+        """Return the short objects under *keys*; see `DirectPath.get_each`."""
+        template = self._reading
+        requests = (
+            (at, _get(template, self._credentials.get_frozen_credentials(), key))
+            for at, key in enumerate(keys)
+        )
+        return exchange(self.pool, requests, lambda _, body: body, most)
+
+    def put_each(
+        self, objects: Iterable[NewObject], most: int, *, checksum: bool
+    ) -> Generator[tuple[int, str | None]]:
+        """Store *objects*; see `DirectPath.put_each`."""
+        template = self._writing
+        requests = (
+            (
+                at,
+                _put(
+                    template,
+                    self._credentials.get_frozen_credentials(),
+                    *each,
+                    checksum=checksum,
+                ),
+            )
+            for at, each in enumerate(objects)
+        )
+        return exchange(self.pool, requests, _etag_of_short, most)
 
     def put_part(self, key: str, part: NewPart) -> str:
         """Send *part* of an upload to *key*, and return its ETag as the server sends it."""
@@ -243,6 +269,25 @@ class _TemplatesWith:
         if template is None or not all(value.isascii() for value in headers.values()):
             raise Fallback(None, keys=None, blames_path=False)
         return template
+
+
+def _get(template: Template, keys: Keys, key: str) -> bytes:
+    """Return the request for the object under *key*."""
+    return f"{template.head(keys, 'GET', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
+
+
+def _put(template: Template, keys: Keys, key: str, data: bytes, content_md5: str, *, checksum: bool) -> bytes:
+    """Return the request that stores *data* under *key*."""
+    digest = sha256(data)
+    encoded = b2a_base64(digest.digest(), newline=False).decode() if checksum else ""
+    head = template.head(keys, "PUT", template.path_of(key), "", digest.hexdigest(), encoded)
+    head += _content_md5(content_md5)
+    return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+def _etag_of_short(head: Head, body: bytes) -> str | None:
+    """Return the ETag of an answer to a PUT, None where it tells an error after all."""
+    return None if b"<Error" in body else head.header(_ETAG)
 
 
 def _content_md5(md5: str) -> str:

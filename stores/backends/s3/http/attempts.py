@@ -79,10 +79,10 @@ class RequestCounter:
         """Wait until a request with a body of *body_bytes* bytes may be sent."""
         _wait_for(self.limiter, body_bytes)
 
-    def add(self, operation: str) -> None:
-        """Count one request."""
+    def add(self, operation: str, count: int = 1) -> None:
+        """Count *count* requests."""
         with self._lock:
-            self._sent[operation] += 1
+            self._sent[operation] += count
 
     def sent(self) -> Requests:
         """Return a copy of the counts."""

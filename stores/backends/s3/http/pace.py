@@ -75,9 +75,9 @@ class Pace:
             else:
                 return
 
-    def answered(self) -> None:
-        """Note an answer that did not ask to slow down."""
-        self._rate.record()
+    def answered(self, count: int = 1) -> None:
+        """Note *count* answers that did not ask to slow down."""
+        self._rate.record(count)
         if self._bucket is None:
             return
         with self._lock:
@@ -127,11 +127,11 @@ class _Rate:
         self._taken = self._taken_before = 0
         self._lasted_before = 0.0
 
-    def record(self) -> None:
-        """Count a request that the server has accepted just now."""
+    def record(self, count: int) -> None:
+        """Count *count* requests that the server has accepted just now."""
         with self._lock:
             self._turn(self._clock())
-            self._taken += 1
+            self._taken += count
 
     def measured(self) -> float:
         """Return the rate."""

@@ -33,9 +33,8 @@ from snapferry.stores.streams import Reader
 
 from .conditions import only_over
 from .detect import detect
-from .md5 import md5_of
 from .ranges import open_object
-from .small import delete, put
+from .small import delete, md5_of, put
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ from snapferry.stores.diagnosis.round_trip import DATA, FOLDER
 from snapferry.stores.errors import StoreError
 
 from .leftovers import create_upload
-from .md5 import md5_of
-from .small import content_md5_header, etag_of, put_by_boto, sha256_base64
+from .small import content_md5_header, etag_of, md5_of, put_by_boto, sha256_base64
 
 logger = logging.getLogger(__name__)
 

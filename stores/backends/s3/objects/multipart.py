@@ -33,8 +33,7 @@ from snapferry.stores.streams import Buffer, GivesPieces, Reader, Upload
 from .conditions import only_over
 from .confirm import Piece, read_back, send_confirmed, write
 from .leftovers import ABORT_S, create_upload
-from .md5 import md5_of
-from .small import NO_CONDITION, content_md5_header, etag_of, with_checksum
+from .small import NO_CONDITION, content_md5_header, etag_of, md5_of, with_checksum
 
 logger = logging.getLogger(__name__)
 

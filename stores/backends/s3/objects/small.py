@@ -12,7 +12,7 @@ import logging
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from hashlib import sha256
+from hashlib import md5, sha256
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -259,9 +259,21 @@ def list_keys(bucket: Bucket, prefix: str, start_after: str = "") -> Iterator[Li
             return
 
 
-def content_md5_header(md5: str) -> dict[str, str]:
-    """Return boto3's parameter for the Content-MD5 of a body whose MD5 in hex is *md5*; none if that is ""."""
-    return {"ContentMD5": b64encode(bytes.fromhex(md5)).decode()} if md5 else {}
+def content_md5_header(digest: str) -> dict[str, str]:
+    """Return boto3's parameter for the Content-MD5 of a body whose MD5 in hex is *digest*; none if that is ""."""
+    return {"ContentMD5": b64encode(bytes.fromhex(digest)).decode()} if digest else {}
+
+
+def md5_of(data: bytes | bytearray) -> str:
+    """
+    Return the MD5 of *data* in hex, "" on a machine whose OpenSSL does not provide it (FIPS).
+
+    S3 uses it against errors of transport. It does not protect against an attacker.
+    """
+    try:
+        return md5(data, usedforsecurity=False).hexdigest()
+    except ValueError:
+        return ""
 
 
 def sha256_base64(data: bytes | bytearray) -> str:
