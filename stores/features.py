@@ -390,9 +390,8 @@ class UploadsMany(Protocol):
 class WritesMany(Protocol):
     """A backend that writes many short keys in one call. Ask the outermost backend alone, as for `FetchesMany`."""
 
-    def write_many(self, keys: Sequence[str], data: Sequence[bytes], most: int = 1) -> list[bool]:
-        """
-        Do for each of *keys* what `Backend.write` does with its *data*; return for which it succeeded.
+    def writes_many(self) -> bool:
+        """Return whether `write_many` writes anything now: not while it is unknown how the store confirms a write."""
 
-        `Backend.write` then gives the error of each other. *most*: how many may be in flight at once.
-        """
+    def write_many(self, keys: Sequence[str], data: Sequence[bytes], most: int = 1) -> list[bool]:
+        """Do what `Backend.write` does with the *data* for each of *keys*, and return for which that succeeded."""

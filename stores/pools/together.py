@@ -56,7 +56,7 @@ def copy_many(
 
     Returns address -> length in bytes. *size_hints* and *most* as for `fetch_many`.
     """
-    if not _is_of(backend, WritesMany):
+    if not _is_of(backend, WritesMany) or not cast(WritesMany, backend).writes_many():
         return {}
     fetched = source.fetch_objects(addresses, size_hints, most)
     found = {address: data for address, data in zip(addresses, fetched, strict=True) if data is not None}

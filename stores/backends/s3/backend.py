@@ -52,7 +52,7 @@ from .deadline import run_within
 from .objects import in_parts
 from .objects.confirm import write
 from .objects.leftovers import abort_uploads
-from .objects.many import fetch_many, write_many
+from .objects.many import fetch_many, write_many, writes_many
 from .objects.multipart import S3Upload
 from .objects.quarantine import quarantine
 from .objects.ranges import open_object
@@ -185,6 +185,9 @@ class S3Backend(
 
     def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int], most: int = 1) -> list[bytes | None]:
         return fetch_many(self.bucket, keys, most)
+
+    def writes_many(self) -> bool:
+        return writes_many(self.bucket)
 
     def write_many(self, keys: Sequence[str], data: Sequence[bytes], most: int = 1) -> list[bool]:
         return write_many(self.bucket, keys, data, most)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from http.client import HTTPException
 from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
@@ -37,7 +37,6 @@ from .http.pace import Pace
 from .options import Settings
 
 _T = TypeVar("_T")
-_I = TypeVar("_I")
 
 logger = logging.getLogger(__name__)
 
@@ -246,46 +245,21 @@ class Bucket:
             client.paths.record_failure(self.name, self.prefix)
         return found
 
-    def each_direct(
-        self,
-        operation: str,
-        items: Iterable[_I],
-        begin: Callable[[DirectPath, Iterable[_I]], Generator[tuple[int, _T | None]]],
-    ) -> Iterator[tuple[int, _T]]:
-        """
-        Send a request for each of *items*, as *begin* does, and yield the position and the outcome of each success.
-
-        An item that is not yielded must be sent by `direct_or_boto`, which also gives its error. Nothing is sent where
-        there is no direct path, while there is a rate limiter, and while the server asks to slow down. Raises what
-        *items* raises; use it inside `errors`.
-        """
+    @property
+    def free_path(self) -> DirectPath | None:
+        """The direct path; None while requests wait for a rate limiter, or because the server asks to slow down."""
         _, client, _, pace = self._in_process()
-        path = client.paths.path_to(self.name, self.prefix)
-        if path is None:
-            return
-        counter = self._counter
-        sent = succeeded = 0
+        if self.limiter is not None or pace.per_second is not None:
+            return None
+        return client.paths.path_to(self.name, self.prefix)
 
-        def to_send() -> Iterator[_I]:
-            nonlocal sent
-            for item in items:
-                if counter.limiter is not None or pace.per_second is not None:
-                    return
-                sent += 1
-                yield item
-
-        try:
-            with closing(begin(path, to_send())) as outcomes:
-                for position, found in outcomes:
-                    if found is not None:
-                        succeeded += 1
-                        yield position, found
-        finally:
-            if sent:
-                counter.add(operation, sent)
-            if succeeded:
-                client.paths.record_success(self.name, self.prefix)
-                pace.answered(succeeded)
+    def count_direct(self, operation: str, sent: int, succeeded: int) -> None:
+        """Count requests that were *sent* by `free_path`, and how many of them *succeeded*."""
+        self._counter.add(operation, sent)
+        if succeeded:
+            _, client, _, pace = self._in_process()
+            client.paths.record_success(self.name, self.prefix)
+            pace.answered(succeeded)
 
     def errors(self, key: str, *, missing: ErrorClass = StoreFault) -> _Errors:
         """

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Final, Unpack
 
 from snapferry.stores.address import Address
@@ -28,6 +28,12 @@ from .objects import MANY_DENIED, REFUSALS, DestinationRefuses, ObjectCopier
 MOST_IN_ONE_CALL: Final = 512
 BYTES_IN_ONE_CALL: Final = 8 * 1024 * 1024
 CALL_S: Final = 0.5
+
+# One thread waits at the end of each call until the last answer is there. Where it is busy for a smaller share of the
+# time than this, threads of their own copy short objects faster. They do so for some seconds.
+BUSY: Final = 0.1
+FAR_S: Final = 60.0
+_far_until: dict[tuple[str, ...], float] = {}
 
 Ask = Callable[[Iterable[Address]], list[Address]]
 
@@ -73,6 +79,7 @@ def copy_batch(
     if limit is not None:
         limit.expect(flights)
     copier = ObjectCopier(source, destination, objects, progress, outages, copy or destination.copy_object)
+    stores = source.label, destination.label
     # Whether one thread keeps both stores busy.
     in_one_thread = flights <= 1 or all(
         store.concurrency <= 1 or store.many_in_flight for store in (source, destination)
@@ -81,15 +88,16 @@ def copy_batch(
         if (together or destination.commits_together) > 1:
             for group in _groups(needed, destination, together):
                 with copier.group() as staging:
-                    left = group
                     if in_one_thread:
-                        left = run_together(staging.stage_short, group, objects, flights, limit)
-                    run_concurrently(staging.stage, left, flights, limit)
+                        run_together(
+                            staging.stage_short, staging.stage, group, objects, flights, limit, stores
+                        )
+                    else:
+                        run_concurrently(staging.stage, group, flights, limit)
+        elif in_one_thread and copy is None:
+            run_together(copier.copy_short, copier.copy, needed, objects, flights, limit, stores)
         else:
-            left = needed
-            if copy is None and in_one_thread:
-                left = run_together(copier.copy_short, needed, objects, flights, limit)
-            run_concurrently(copier.copy, left, flights, limit)
+            run_concurrently(copier.copy, needed, flights, limit)
     except DestinationRefuses as refusal:
         for address in needed:
             copier.results.setdefault(address, Failure.of(address, refusal.reason))
@@ -153,42 +161,48 @@ def _needed(
 
 
 def run_together(
-    copy: Callable[[Sequence[Address], int], list[Address]],
+    short_ones: Callable[[Sequence[Address], int], list[Address]],
+    one: Callable[[Address], None],
     addresses: list[Address],
     sizes: Mapping[Address, int],
     flights: int,
-    limit: ConcurrencyLimit | None = None,
-) -> list[Address]:
+    limit: ConcurrencyLimit | None,
+    stores: tuple[str, ...],
+) -> None:
     """
-    Call *copy* for the short objects among *addresses*, some at a time, with how many of them may be in flight at once.
+    Call *short_ones* for the short objects among *addresses*, some at a time; it returns those that it leaves out.
 
-    That is *flights*, or less where *limit* has less room. Returns the objects that *copy* returns, and the longer
-    ones. *sizes* are in bytes.
+    Call *one* for these and for the longer objects, as `run_concurrently` does. *short_ones* is told how many objects
+    may be in flight at once: *flights*, or less where *limit* has less room. *sizes* are in bytes, *stores* the labels
+    of the stores.
     """
     short = [address for address in addresses if sizes[address] <= SHORT_BYTES]
-    left = [] if len(short) == len(addresses) else [each for each in addresses if sizes[each] > SHORT_BYTES]
-    if flights <= 1:
-        within = limit if limit is not None else nullcontext()
-        for first in range(0, len(short), MOST_TOGETHER):
-            with within:
-                left += copy(short[first : first + MOST_TOGETHER], 1)
-        return left
-    at, count = 0, flights
-    while at < len(short):
-        some = short[at : at + count]
+    longer = (
+        [address for address in addresses if sizes[address] > SHORT_BYTES]
+        if len(short) < len(addresses)
+        else []
+    )
+    count = MOST_TOGETHER if flights <= 1 else flights
+    while short and (flights <= 1 or _far_until.get(stores, 0.0) < monotonic()):
+        some = short[:count]
         while len(some) > 1 and sum(map(sizes.__getitem__, some)) > BYTES_IN_ONE_CALL:
             some = some[: len(some) // 2]
-        at += len(some)
-        began = monotonic()
+        del short[: len(some)]
+        began, busy = monotonic(), thread_time()
         entered = flights if limit is None else limit.enter_some(flights)
         try:
-            left += copy(some, entered) if entered else some
+            left = short_ones(some, entered) if entered else some
         finally:
             if limit is not None:
                 limit.leave_some(entered)
-        # Few enough that progress is seen, and that little is repeated if this process dies.
-        count = min(count * 2, MOST_IN_ONE_CALL) if monotonic() - began < CALL_S else max(count // 2, flights)
-    return left
+        if flights > 1:
+            took, busy = monotonic() - began, thread_time() - busy
+            if not left and busy < took * BUSY:
+                _far_until[stores] = monotonic() + FAR_S
+            # Few enough that progress is seen, and that little is repeated if this process dies.
+            count = min(count * 2, MOST_IN_ONE_CALL) if took < CALL_S else max(count // 2, flights)
+        run_concurrently(one, left, flights, limit)
+    run_concurrently(one, short + longer, flights, limit)
 
 
 def run_concurrently(

@@ -57,8 +57,9 @@ def verify_batch(
     if limit is not None:
         limit.expect(flights)
     if flights <= 1 or source.many_in_flight:
-        to_read = run_together(verifier.look_at_short, to_read, objects, flights, limit)
-    run_concurrently(verifier.look, to_read, flights, limit)
+        run_together(verifier.look_at_short, verifier.look, to_read, objects, flights, limit, (source.label,))
+    else:
+        run_concurrently(verifier.look, to_read, flights, limit)
     if verifier.missing:
         verifier.wait()
         run_concurrently(verifier.look_again, list(verifier.missing), flights, limit)

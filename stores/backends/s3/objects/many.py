@@ -7,11 +7,12 @@ functions for one object. They send it again, and give its error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TypeVar
 
 from snapferry.stores.backends.s3.bucket import Bucket
-from snapferry.stores.backends.s3.direct_path import NewObject
+from snapferry.stores.backends.s3.direct_path import DirectPath, NewObject
 from snapferry.stores.backends.s3.features import Confirmation, ServerFeatures
 from snapferry.stores.errors import StoreError
 from snapferry.stores.requests import GET, PUT
@@ -20,14 +21,25 @@ from snapferry.stores.runtime.interruption import is_owners
 from .confirm import DETECT_AFTER_BYTES
 from .small import md5_of
 
+_I = TypeVar("_I")
+_T = TypeVar("_T")
+
 
 def fetch_many(bucket: Bucket, keys: Sequence[str], most: int) -> list[bytes | None]:
     """Return the short objects under *keys*, None for each that must be requested by itself; at most *most* at once."""
     found: list[bytes | None] = [None] * len(keys)
     with _what_it_can(bucket):
-        for at, data in bucket.each_direct(GET, keys, lambda path, some: path.get_each(some, most)):
+        for at, data in _each(bucket, GET, keys, lambda path, some: path.get_each(some, most)):
             found[at] = data
     return found
+
+
+def writes_many(bucket: Bucket) -> bool:
+    """Return whether `write_many` sends anything now. Never raises `StoreError`."""
+    found: list[bool] = []
+    with _what_it_can(bucket):
+        found.append(bucket.free_path is not None and _is_known(bucket.features))
+    return any(found)
 
 
 def write_many(bucket: Bucket, keys: Sequence[str], data: Sequence[bytes], most: int) -> list[bool]:
@@ -36,24 +48,23 @@ def write_many(bucket: Bucket, keys: Sequence[str], data: Sequence[bytes], most:
 
     Any other may have been written or not, and must be written by itself.
     """
-    features = bucket.features
     confirmed = [False] * len(keys)
-    sent: dict[int, str] = {}
-    checksum, content_md5 = features.checksums, features.content_md5
-
-    def to_send() -> Iterator[NewObject]:
-        for at, (key, body) in enumerate(zip(keys, data, strict=True)):
-            if not _is_known(features):
-                return
-            sent[at] = md5 = md5_of(body) if features.needs_md5(len(body)) else ""
-            yield NewObject(key, body, md5 if content_md5 else "")
-
     with _what_it_can(bucket):
-        for at, etag in bucket.each_direct(
-            PUT, to_send(), lambda path, some: path.put_each(some, most, checksum=checksum)
+        features = bucket.features
+        checksum, content_md5 = features.checksums, features.content_md5
+        md5s: list[str] = []
+
+        def to_send() -> Iterator[NewObject]:
+            for key, body in zip(keys, data, strict=True):
+                if not _is_known(features):
+                    return
+                md5s.append(md5_of(body) if features.needs_md5(len(body)) else "")
+                yield NewObject(key, body, md5s[-1] if content_md5 else "")
+
+        for at, etag in _each(
+            bucket, PUT, to_send(), lambda path, some: path.put_each(some, most, checksum=checksum)
         ):
-            md5 = sent[at]
-            if md5 and etag.strip('"').lower() == md5:
+            if md5s[at] and etag.strip('"').lower() == md5s[at]:
                 how = Confirmation.DIGEST if content_md5 else Confirmation.ETAG
             elif features.confirmation is Confirmation.DIGEST and features.content_md5 == content_md5:
                 how = Confirmation.DIGEST
@@ -62,6 +73,40 @@ def write_many(bucket: Bucket, keys: Sequence[str], data: Sequence[bytes], most:
             bucket.confirmations.add(how)
             confirmed[at] = True
     return confirmed
+
+
+def _each(
+    bucket: Bucket,
+    operation: str,
+    items: Iterable[_I],
+    begin: Callable[[DirectPath, Iterable[_I]], Generator[tuple[int, _T | None]]],
+) -> Iterator[tuple[int, _T]]:
+    """
+    Send a request for each of *items*, as *begin* does, and yield the position and the outcome of each success.
+
+    Stops when requests must wait, as they do one by one.
+    """
+    path = bucket.free_path
+    if path is None:
+        return
+    sent = succeeded = 0
+
+    def to_send() -> Iterator[_I]:
+        nonlocal sent
+        for item in items:
+            if bucket.free_path is None:
+                return
+            sent += 1
+            yield item
+
+    try:
+        with closing(begin(path, to_send())) as outcomes:
+            for position, found in outcomes:
+                if found is not None:
+                    succeeded += 1
+                    yield position, found
+    finally:
+        bucket.count_direct(operation, sent, succeeded)
 
 
 @contextmanager
@@ -76,7 +121,7 @@ def _what_it_can(bucket: Bucket) -> Iterator[None]:
 
 
 def _is_known(features: ServerFeatures) -> bool:
-    """Return whether a write can be confirmed by its answer, and the server takes the headers that are sent with it."""
+    """Return whether the answer confirms a write, and the server takes the headers that are sent with it."""
     if features.checksums and not features.checksum_accepted:
         return False
     if features.confirmation is None:
