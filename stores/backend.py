@@ -15,11 +15,11 @@ Obligations of every backend, checked by ``tests/conformance``:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from .streams import OpenReader, Upload
 
@@ -34,7 +34,6 @@ class Capabilities:
     answers many existence questions at once.
     *commits_together*: how many uploads are worth committing by one `Backend.commit_all`. 1 where there is no gain. A
     backend may raise it when it knows what a commit costs.
-    *many_in_flight*: `FetchesMany` and `WritesMany` keep many requests in flight at once, from one thread.
     *piece_bytes*: read and write streams longer than *pieces_above_bytes* in pieces of this size. 0 where the size of a
     piece does not matter. Other sizes work as well, at the cost of more copying.
     """
@@ -42,7 +41,6 @@ class Capabilities:
     concurrency: int
     pages_listings: bool
     commits_together: int = 1
-    many_in_flight: bool = False
     piece_bytes: int = 0
     pieces_above_bytes: int = 0
 
@@ -161,3 +159,33 @@ class Backend(ABC):
 
     def flush(self) -> None:  # noqa: B027 - for most stores a write is durable
         """Return when everything written so far survives a power cut."""
+
+
+@runtime_checkable
+class SendsMany(Protocol):
+    """
+    A backend that keeps many requests for short keys in flight, from one thread.
+
+    Ask the outermost backend alone, not `feature_of`: a wrapper must see each key. *most*: how many keys may be in
+    flight at once. A key whose position is not yielded must be read or written by itself, which also gives its error:
+    it may be unknown, or not sent. Nothing is raised but what the arguments and a checkpoint raise. Close an iterator
+    that is not read to its end.
+    """
+
+    def fetch_each(self, keys: Iterable[str], most: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the position and the bytes of *keys* in any order."""
+
+    def writes_each(self) -> bool:
+        """Return whether writes are sent now: not while it is unknown how the store confirms them."""
+
+    def write_each(self, objects: Iterable[tuple[str, bytes]], most: int) -> Iterator[tuple[int, int]]:
+        """Write *objects*, each a key and its bytes. Yield the position and the length in bytes of those written."""
+
+    def copy_each(
+        self, source: SendsMany, keys: Iterable[str], is_right: Callable[[int, bytes], bool], most: int
+    ) -> Iterator[tuple[int, int]] | None:
+        """
+        As `write_each`, with the bytes of *keys* in *source*, if *is_right* says so for a position and its bytes.
+
+        A key is in flight until it is written. None where this backend cannot do that with *source*.
+        """

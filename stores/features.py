@@ -366,11 +366,11 @@ class FetchesMany(Protocol):
     Ask the outermost backend alone, not `feature_of`: a wrapper changes what a single call does, so it must see each.
     """
 
-    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int], most: int = 1) -> list[bytes | None]:
+    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int]) -> list[bytes | None]:
         """
         Return for each of *keys* what `Backend.fetch` returns, and None where that would raise.
 
-        `Backend.fetch` or `Backend.open` then gives the error of that key. *most*: how many may be in flight at once.
+        `Backend.fetch` or `Backend.open` then gives the error of that key.
         """
 
 
@@ -384,14 +384,3 @@ class UploadsMany(Protocol):
 
         Fewer uploads than keys are returned where one failed: `Backend.upload` for the next key then gives the error.
         """
-
-
-@runtime_checkable
-class WritesMany(Protocol):
-    """A backend that writes many short keys in one call. Ask the outermost backend alone, as for `FetchesMany`."""
-
-    def writes_many(self) -> bool:
-        """Return whether `write_many` writes anything now: not while it is unknown how the store confirms a write."""
-
-    def write_many(self, keys: Sequence[str], data: Sequence[bytes], most: int = 1) -> list[bool]:
-        """Do what `Backend.write` does with the *data* for each of *keys*, and return for which that succeeded."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from snapferry.stores.text.format import counted
 
 from .address import MANIFESTS, OBJECTS, Address, SnapshotId, object_key, parse_address, parse_snapshot_id
-from .backend import Backend
+from .backend import Backend, SendsMany
 from .bulk.address_set import AddressSet
 from .errors import ManifestIncomplete, StoreError
 from .features import Confirming, Mounted, feature_of, innermost
@@ -30,7 +30,7 @@ from .pools.checking import check
 from .pools.manifests import ManifestPool
 from .pools.objects import ObjectPool
 from .pools.publishing import publish_each
-from .pools.together import copy_many, fetch_many, stage_many
+from .pools.together import copy_each, fetch_each, fetch_many, sends_many, stage_each, stage_many
 from .rate_limiter import RateLimiter
 from .requests import RequestAccounting
 from .runtime.containment import contained
@@ -43,6 +43,7 @@ from .stream_store import (
     Published,
     Replaced,
     ShortObjects,
+    Staged,
     StreamStore,
     Survey,
 )
@@ -165,14 +166,26 @@ class SnapshotStore(StreamStore):
         return self._objects.fetch(address, size_hint)
 
     @property
-    def many_in_flight(self) -> bool:
-        # Wrappers have the capabilities of what they wrap, and see each object.
-        return self.objects.inner is None and self.objects.capabilities.many_in_flight
+    def sends_many(self) -> SendsMany | None:
+        return sends_many(self.objects)
 
-    def fetch_objects(
-        self, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
-    ) -> list[bytes | None]:
-        return fetch_many(self.objects, addresses, size_hints, most)
+    def fetch_objects(self, addresses: Sequence[Address], size_hints: Sequence[int]) -> list[bytes | None]:
+        return fetch_many(self.objects, addresses, size_hints)
+
+    def fetch_each(
+        self, objects: Iterable[tuple[Address, int]], most: int
+    ) -> Iterator[tuple[Address, bytes]]:
+        return fetch_each(self, objects, most)
+
+    def copy_each(
+        self, source: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
+    ) -> Iterator[tuple[Address, int]]:
+        return copy_each(source, self, objects, most)
+
+    def stage_each(
+        self, source: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
+    ) -> Iterator[Staged]:
+        return stage_each(source, self.objects, objects, most)
 
     def open_object(self, address: Address, *, size_hint: int = 0) -> OpenReader:
         return self._objects.open(address, size_hint)
@@ -195,11 +208,6 @@ class SnapshotStore(StreamStore):
     ) -> int:
         return self._objects.copy(source, address, size_hint, on_bytes)
 
-    def copy_objects(
-        self, source: ShortObjects, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
-    ) -> dict[Address, int]:
-        return copy_many(source, self.objects, addresses, size_hints, most)
-
     def stage_object(
         self,
         source: StreamStore,
@@ -211,9 +219,9 @@ class SnapshotStore(StreamStore):
         return self._objects.stage(source, address, size_hint, on_bytes)
 
     def stage_objects(
-        self, source: ShortObjects, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
+        self, source: ShortObjects, addresses: Sequence[Address], size_hints: Sequence[int]
     ) -> dict[Address, tuple[Upload, int]]:
-        return stage_many(source, self.objects, addresses, size_hints, most)
+        return stage_many(source, self.objects, addresses, size_hints)
 
     def replace_object(
         self,

@@ -125,15 +125,14 @@ def stage_file(
 
 
 def stage_files(
-    source: StreamStore, dest: FileTarget, files: Sequence[TreeEntry], most: int
+    source: StreamStore, dest: FileTarget, files: Sequence[TreeEntry]
 ) -> list[tuple[int, Upload, int]]:
     """
     Return the positions of those *files*, all short, that are best fetched together, each with its upload and length.
 
-    *most*: how many may be in flight at once. A file that is left out must be staged by itself, which also gives its
-    error.
+    A file that is left out must be staged by itself, which also gives its error.
     """
-    fetched = source.fetch_objects([file.address for file in files], [file.size for file in files], most)
+    fetched = source.fetch_objects([file.address for file in files], [file.size for file in files])
     found: Sequence[int] = range(len(files))
     if None in fetched:
         found = [at for at in found if fetched[at] is not None]

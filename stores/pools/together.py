@@ -1,5 +1,5 @@
 """
-Many short objects at once, where a backend can do that.
+Many short objects at once, where a backend can do that: some one after the other, or many in flight.
 
 *only what is right*: what cannot be read, or has wrong bytes, or cannot be written, is left to the methods for one
 object. They read it again and raise its error. So nothing here decides that an object is missing or corrupt.
@@ -7,17 +7,22 @@ object. They read it again and raise its error. So nothing here decides that an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, cast
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+from typing import Final, TypeVar, cast
 
 from snapferry.stores.address import Address, object_key
-from snapferry.stores.backend import Backend
+from snapferry.stores.backend import Backend, SendsMany
 from snapferry.stores.errors import StoreError
-from snapferry.stores.features import FetchesMany, UploadsMany, WritesMany
+from snapferry.stores.features import FetchesMany, UploadsMany
+from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.containment import is_unexpected
-from snapferry.stores.stream_store import ShortObjects
+from snapferry.stores.stream_store import ShortObjects, Staged
 from snapferry.stores.streams import Upload
 from snapferry.stores.treehash import digests
+
+_T = TypeVar("_T")
 
 SHORT_BYTES: Final = 64 * 1024
 """A longer object is not worth fetching together with others."""
@@ -27,17 +32,17 @@ MOST_TOGETHER: Final = 64
 
 
 def fetch_many(
-    backend: Backend, addresses: Sequence[Address], size_hints: Sequence[int], most: int
+    backend: Backend, addresses: Sequence[Address], size_hints: Sequence[int]
 ) -> list[bytes | None]:
     """
     Return those objects of *addresses* that *backend* can fetch together, verified; None for each of the others.
 
-    *size_hints* are their advisory sizes, at most `SHORT_BYTES` each. *most*: how many may be in flight at once.
+    *size_hints* are their advisory sizes, at most `SHORT_BYTES` each.
     """
     if not _is_of(backend, FetchesMany):
         return [None] * len(addresses)
     try:
-        found = cast(FetchesMany, backend).fetch_many(list(map(object_key, addresses)), size_hints, most)
+        found = cast(FetchesMany, backend).fetch_many(list(map(object_key, addresses)), size_hints)
     except Exception as error:
         if not _is_the_backends(error):
             raise
@@ -48,40 +53,17 @@ def fetch_many(
     ]
 
 
-def copy_many(
-    source: ShortObjects, backend: Backend, addresses: Sequence[Address], size_hints: Sequence[int], most: int
-) -> dict[Address, int]:
-    """
-    Copy those objects of *addresses* from *source* to *backend* that both can handle together.
-
-    Returns address -> length in bytes. *size_hints* and *most* as for `fetch_many`.
-    """
-    if not _is_of(backend, WritesMany) or not cast(WritesMany, backend).writes_many():
-        return {}
-    fetched = source.fetch_objects(addresses, size_hints, most)
-    found = {address: data for address, data in zip(addresses, fetched, strict=True) if data is not None}
-    try:
-        written = cast(WritesMany, backend).write_many(
-            list(map(object_key, found)), list(found.values()), most
-        )
-    except Exception as error:
-        if not _is_the_backends(error):
-            raise
-        return {}
-    return {address: len(data) for (address, data), done in zip(found.items(), written, strict=True) if done}
-
-
 def stage_many(
-    source: ShortObjects, backend: Backend, addresses: Sequence[Address], size_hints: Sequence[int], most: int
+    source: ShortObjects, backend: Backend, addresses: Sequence[Address], size_hints: Sequence[int]
 ) -> dict[Address, tuple[Upload, int]]:
     """
     Bring those objects of *addresses* from *source* to *backend* that both can handle together, all but visible.
 
-    Returns address -> its upload and its length in bytes. *size_hints* and *most* as for `fetch_many`.
+    Returns address -> its upload and its length in bytes. *size_hints* as for `fetch_many`.
     """
     if not _is_of(backend, UploadsMany):
         return {}
-    fetched = source.fetch_objects(addresses, size_hints, most)
+    fetched = source.fetch_objects(addresses, size_hints)
     found = {address: data for address, data in zip(addresses, fetched, strict=True) if data is not None}
     try:
         uploads = cast(UploadsMany, backend).upload_many(list(map(object_key, found)), list(found.values()))
@@ -93,6 +75,98 @@ def stage_many(
         address: (upload, len(data))
         for (address, data), upload in zip(found.items(), uploads, strict=False)  # the rest failed
     }
+
+
+def sends_many(backend: Backend) -> SendsMany | None:
+    """Return *backend* if it keeps many short objects in flight from one thread."""
+    return cast(SendsMany, backend) if _is_of(backend, SendsMany) else None
+
+
+def fetch_each(
+    store: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
+) -> Iterator[tuple[Address, bytes]]:
+    """See `ShortObjects.fetch_each`."""
+    backend = store.sends_many
+    if backend is None:
+        for some in in_runs(objects):
+            addresses, sizes = [each[0] for each in some], [each[1] for each in some]
+            for address, data in zip(addresses, store.fetch_objects(addresses, sizes), strict=True):
+                if data is not None:
+                    yield address, data
+        return
+    asked: list[Address] = []
+    with _until_an_error(backend.fetch_each(_keys(objects, asked), most)) as found:
+        for at, data in found:
+            if digest(data) == asked[at]:
+                yield asked[at], data
+
+
+def copy_each(
+    source: ShortObjects, store: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
+) -> Iterator[tuple[Address, int]]:
+    """See `ShortObjects.copy_each`."""
+    backend = store.sends_many
+    if backend is None or not backend.writes_each():
+        return
+    asked: list[Address] = []
+    copied: Iterator[tuple[int, int]] | None = None
+    if source.sends_many is not None:
+        copied = backend.copy_each(
+            source.sends_many, _keys(objects, asked), lambda at, data: digest(data) == asked[at], most
+        )
+    if copied is None:
+        copied = backend.write_each(_with_keys(source.fetch_each(objects, most), asked), most)
+    with _until_an_error(copied) as found:
+        for at, length in found:
+            yield asked[at], length
+
+
+def stage_each(
+    source: ShortObjects, backend: Backend, objects: Iterable[tuple[Address, int]], most: int
+) -> Iterator[Staged]:
+    """See `ShortObjects.stage_each`."""
+    if not _is_of(backend, UploadsMany):
+        return
+    with _until_an_error(source.fetch_each(objects, most)) as fetched:
+        for some in in_runs(fetched):
+            keys, data = [object_key(each[0]) for each in some], [each[1] for each in some]
+            uploads = cast(UploadsMany, backend).upload_many(keys, data)
+            yield {
+                address: (upload, len(data))
+                for (address, data), upload in zip(some, uploads, strict=False)  # the rest failed
+            }
+
+
+def in_runs(items: Iterable[_T]) -> Iterator[list[_T]]:
+    """Yield *items* some at a time, as many as are best handled together."""
+    left = iter(items)
+    while some := list(islice(left, MOST_TOGETHER)):
+        yield some
+
+
+def _keys(objects: Iterable[tuple[Address, int]], asked: list[Address]) -> Iterator[str]:
+    """Yield the keys of *objects*, and add the address of each to *asked*."""
+    for address, _ in objects:
+        asked.append(address)
+        yield object_key(address)
+
+
+def _with_keys(found: Iterator[tuple[Address, bytes]], asked: list[Address]) -> Iterator[tuple[str, bytes]]:
+    with closing(cast("Generator[tuple[Address, bytes]]", found)):
+        for address, data in found:
+            asked.append(address)
+            yield object_key(address), data
+
+
+@contextmanager
+def _until_an_error(found: Iterator[_T]) -> Iterator[Iterator[_T]]:
+    """Close *found* after the block. An error of a store in the block ends it: single calls will raise it again."""
+    try:
+        with closing(cast("Generator[_T]", found)):
+            yield found
+    except Exception as error:
+        if not _is_the_backends(error):
+            raise
 
 
 def _is_of(backend: Backend, feature: type) -> bool:

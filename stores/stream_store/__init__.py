@@ -19,7 +19,7 @@ before they were verified.
 
 from __future__ import annotations
 
-from .short_objects import ShortObjects
+from .short_objects import ShortObjects, Staged
 from .store import StreamStore
 from .values import (
     FileTarget,
@@ -43,6 +43,7 @@ __all__ = [
     "Replaced",
     "Settled",
     "ShortObjects",
+    "Staged",
     "StreamStore",
     "Survey",
 ]

@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from snapferry.stores.address import Address
+from snapferry.stores.backend import SendsMany
 from snapferry.stores.streams import Upload
+
+Staged = Mapping[Address, tuple[Upload, int]]
+"""Address -> the upload of an object that is all but visible, and its length in bytes."""
 
 
 class ShortObjects:
     """
     Many short objects of a store, each of at most `SHORT_BYTES` (`stores.pools.together`).
 
-    *most*: how many may be in flight at once.
+    An object that is left out must be handled by itself, which also gives its error: that tells nothing about it.
+
+    `fetch_objects` and `stage_objects` take some objects, one after the other. The others take any number, given with
+    their advisory sizes, and keep *most* of them in flight at once. Close their iterators if they are not read to
+    their end.
     """
 
     @property
-    def many_in_flight(self) -> bool:
-        """Whether one thread is enough here: the verbs of this class then keep many objects in flight at once."""
-        return False
+    def sends_many(self) -> SendsMany | None:
+        """The backend that keeps many objects in flight from one thread, None where there is none."""
+        return None
 
-    def fetch_objects(
-        self, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
-    ) -> list[bytes | None]:
+    def fetch_objects(self, addresses: Sequence[Address], size_hints: Sequence[int]) -> list[bytes | None]:
         """
-        Return those of the short objects *addresses*, verified, that are best fetched together; None for the others.
+        Return those of *addresses*, verified, that are best fetched together; None for each that is left out.
 
-        None tells nothing about an object: ask for it by itself. Only objects of at most `SHORT_BYTES` each
-        (`stores.pools.together`) are worth it. *most*: how many may be in flight at once.
+        At most `MOST_TOGETHER` objects are worth it.
         """
         return [None] * len(addresses)
 
-    def copy_objects(
-        self, source: ShortObjects, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
-    ) -> dict[Address, int]:
-        """
-        As `StreamStore.copy_object` for many, see `fetch_objects`: address -> its length in bytes.
-
-        An object that is left out must be copied by itself, which also gives its error. It may be here already.
-        """
-        return {}
-
     def stage_objects(
-        self, source: ShortObjects, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
+        self, source: ShortObjects, addresses: Sequence[Address], size_hints: Sequence[int]
     ) -> dict[Address, tuple[Upload, int]]:
-        """
-        As `StreamStore.stage_object` for many, see `fetch_objects`: address -> its upload and its length in bytes.
-
-        An object that is left out must be staged by itself, which also gives its error.
-        """
+        """As `StreamStore.stage_object`, for those of *addresses* that both stores handle together."""
         return {}
+
+    def fetch_each(
+        self, objects: Iterable[tuple[Address, int]], most: int
+    ) -> Iterator[tuple[Address, bytes]]:
+        """Yield *objects*, verified, in any order."""
+        return iter(())
+
+    def copy_each(
+        self, source: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
+    ) -> Iterator[tuple[Address, int]]:
+        """As `StreamStore.copy_object`: yield the address and the length in bytes of each that was copied."""
+        return iter(())
+
+    def stage_each(
+        self, source: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
+    ) -> Iterator[Staged]:
+        """As `StreamStore.stage_object`: yield some that were staged at a time."""
+        return iter(())

@@ -177,7 +177,7 @@ class DirectoryBackend(
         finally:
             os.close(descriptor)
 
-    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int], most: int = 1) -> list[bytes | None]:
+    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int]) -> list[bytes | None]:
         directory = self.directory
         root = (directory.opened or directory.root()).descriptor
         # As in `fetch`, what cannot be read at a position is no regular file; what gives no bytes may be one.

@@ -9,12 +9,12 @@ Errors and retries are described in `bucket`, what makes a write safe in `object
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from botocore import exceptions as boto
 
-from snapferry.stores.backend import Backend, Capabilities, Listed
+from snapferry.stores.backend import Backend, Capabilities, Listed, SendsMany
 from snapferry.stores.diagnosis.diagnosable import Diagnosable
 from snapferry.stores.diagnosis.findings import Finding
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreUnavailable
@@ -23,7 +23,6 @@ from snapferry.stores.features import (
     ConditionalDelete,
     Confirming,
     CopiesOnServer,
-    FetchesMany,
     IsRight,
     KeepsUnfinished,
     PartsShape,
@@ -37,7 +36,6 @@ from snapferry.stores.features import (
     ServerCopy,
     TakesParts,
     Throttled,
-    WritesMany,
     feature_of,
 )
 from snapferry.stores.hashing import CHUNK_BYTES
@@ -52,7 +50,7 @@ from .deadline import run_within
 from .objects import in_parts
 from .objects.confirm import write
 from .objects.leftovers import abort_uploads
-from .objects.many import fetch_many, write_many, writes_many
+from .objects.many import copy_each, fetch_each, write_each, writes_each
 from .objects.multipart import S3Upload
 from .objects.quarantine import quarantine
 from .objects.ranges import open_object
@@ -110,8 +108,7 @@ class S3Backend(
     Quarantining,
     ReadsRanges,
     TakesParts,
-    FetchesMany,
-    WritesMany,
+    SendsMany,
 ):
     """
     Bytes under the keys of *bucket*. Keys that are given and returned do not have its prefix.
@@ -123,7 +120,6 @@ class S3Backend(
     capabilities = Capabilities(
         concurrency=CONCURRENCY,
         pages_listings=True,
-        many_in_flight=True,
         piece_bytes=RANGE_BYTES,
         pieces_above_bytes=RANGED_ABOVE_BYTES,
     )
@@ -183,14 +179,21 @@ class S3Backend(
     def write(self, key: str, data: bytes) -> None:
         write(self.bucket, key, data)
 
-    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int], most: int = 1) -> list[bytes | None]:
-        return fetch_many(self.bucket, keys, most)
+    def fetch_each(self, keys: Iterable[str], most: int) -> Iterator[tuple[int, bytes]]:
+        return fetch_each(self.bucket, keys, most)
 
-    def writes_many(self) -> bool:
-        return writes_many(self.bucket)
+    def writes_each(self) -> bool:
+        return writes_each(self.bucket)
 
-    def write_many(self, keys: Sequence[str], data: Sequence[bytes], most: int = 1) -> list[bool]:
-        return write_many(self.bucket, keys, data, most)
+    def write_each(self, objects: Iterable[tuple[str, bytes]], most: int) -> Iterator[tuple[int, int]]:
+        return write_each(self.bucket, objects, most)
+
+    def copy_each(
+        self, source: SendsMany, keys: Iterable[str], is_right: Callable[[int, bytes], bool], most: int
+    ) -> Iterator[tuple[int, int]] | None:
+        if not isinstance(source, S3Backend):
+            return None
+        return copy_each(source.bucket, self.bucket, keys, is_right, most)
 
     def upload(self, key: str, size_hint: int) -> Upload:
         return S3Upload(self.bucket, key, size_hint)

@@ -14,7 +14,7 @@ example, implement the two protocols below and make them there. That is a day's 
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from snapferry.stores.streams import Buffer
@@ -98,6 +98,14 @@ class NewObject(NamedTuple):
     content_md5: str
 
 
+class Request(Protocol):
+    """A request of `DirectPath.to_get` or `DirectPath.to_put`, signed and not sent yet."""
+
+    @property
+    def data(self) -> bytes:
+        """The bytes to send."""
+
+
 class NewPart(NamedTuple):
     """A part to send to the *upload* with this id. *sha256* is that of *data*, computed once for all its uses."""
 
@@ -133,8 +141,8 @@ class DirectPath(Protocol):
     """
     Requests for the keys below one prefix of a bucket. Safe to share between threads.
 
-    `get_each` and `put_each` send many requests, each other method one. That one raises `Fallback`, what the
-    credentials raise when they cannot be renewed, and `AnswerTooLong` and `CarriedError` of `http.errors`.
+    `exchange` sends many requests, `to_get` and `to_put` none. Each other method sends one; it raises `Fallback`, what
+    the credentials raise when they cannot be renewed, and `AnswerTooLong` and `CarriedError` of `http.errors`.
     """
 
     def size(self, key: str) -> int | None:
@@ -157,20 +165,27 @@ class DirectPath(Protocol):
         *checksum*: send ``x-amz-checksum-sha256``. *content_md5*: the MD5 of *data* in hex, to send as Content-MD5.
         """
 
-    def get_each(self, keys: Iterable[str], most: int) -> Generator[tuple[int, bytes | None]]:
-        """
-        Request the objects under *keys*, at most *most* at once, and yield them as they arrive: the position of the key
-        and the bytes.
+    def to_get(self, key: str, then: Callable[[bytes], object]) -> Request:
+        """Return the request for the short object under *key*; *then* is called with its bytes."""
 
-        None: the request failed, or did not end in an ordinary answer of a short object; send it by itself. So it is
-        with those that are never yielded: these were not sent. Close the generator if it is not read to its end. Raises
-        what the credentials raise when they cannot be renewed, and `CarriedError` and what a checkpoint raises.
+    def to_put(self, new: NewObject, then: Callable[[str], object], *, checksum: bool) -> Request:
+        """
+        Return the request that stores *new*; *then* is called with its ETag as the server sends it, "" for none.
+
+        *checksum*: send ``x-amz-checksum-sha256``.
         """
 
-    def put_each(
-        self, objects: Iterable[NewObject], most: int, *, checksum: bool
-    ) -> Generator[tuple[int, str | None]]:
-        """As `get_each`: store *objects*, and yield the ETag of each as the server sends it, "" if there is none."""
+    def exchange(self, requests: Iterable[Request], most: int) -> Generator[object]:
+        """
+        Send *requests*, at most *most* at once, and yield what their *then* returns, as the answers arrive.
+
+        They may be those of several paths. A request that *then* returns is sent in the place of the one before. None
+        is not yielded: it stands for a failure. Nor is anything for a request that failed, that did not end in an
+        ordinary answer with a short body, or that was not sent after others had failed: send it by itself.
+
+        Close the generator if it is not read to its end. Raises `CarriedError`, what a checkpoint raises, what *then*
+        raises, and what the credentials raise when they cannot be renewed.
+        """
 
     def put_part(self, key: str, part: NewPart) -> str:
         """Send *part* of an upload to *key*, and return its ETag as the server sends it."""

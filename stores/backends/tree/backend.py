@@ -50,7 +50,7 @@ class TreeBackend(OnlyReads, FetchesMany):
         path = key.removeprefix("./")
         return TreeReader(self.place, path, *self.place.open_file(path, follow=self.follow))
 
-    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int], most: int = 1) -> list[bytes | None]:
+    def fetch_many(self, keys: Sequence[str], size_hints: Sequence[int]) -> list[bytes | None]:
         """As `FetchesMany`: a file that is a link, or that changes while it is read, is left to `open`."""
         paths = [key.removeprefix("./") for key in keys]
         return read_in_slices(self.place.root(), paths, size_hints, read_still, still=True)

@@ -190,7 +190,7 @@ def test_a_file_that_does_not_hold_still_fails_and_one_that_does_at_last_is_push
         return reader
 
     monkeypatch.setattr(TreeBackend, "open", open_and_change)
-    monkeypatch.setattr(TreeBackend, "fetch_many", lambda _, keys, *_more: [None] * len(keys))
+    monkeypatch.setattr(TreeBackend, "fetch_many", lambda _, keys, _hints: [None] * len(keys))
     push.copy_all()
 
     (failed,) = push.ledger.failures("job")

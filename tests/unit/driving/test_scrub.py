@@ -41,9 +41,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Address]:
         return check(self, address, **options)
 
     def fetch_objects(
-        self: SnapshotStore, asked: Sequence[Address], hints: Sequence[int], most: int = 1
+        self: SnapshotStore, asked: Sequence[Address], hints: Sequence[int]
     ) -> list[bytes | None]:
-        found = fetch(self, asked, hints, most)
+        found = fetch(self, asked, hints)
         addresses.extend(address for address, data in zip(asked, found, strict=True) if data is not None)
         return found
 
@@ -215,9 +215,9 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, is_away: Callable[[Address], boo
         return check(self, address, **options)
 
     def fetch_objects(
-        self: SnapshotStore, asked: Sequence[Address], hints: Sequence[int], most: int = 1
+        self: SnapshotStore, asked: Sequence[Address], hints: Sequence[int]
     ) -> list[bytes | None]:
-        found = fetch(self, asked, hints, most)
+        found = fetch(self, asked, hints)
         return [None if is_away(address) else data for address, data in zip(asked, found, strict=True)]
 
     monkeypatch.setattr(SnapshotStore, "check_object", check_object)

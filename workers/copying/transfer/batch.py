@@ -8,10 +8,11 @@ object twice files the same bytes under the same address.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from time import monotonic, thread_time
+from itertools import islice
+from time import monotonic
 from typing import Any, Final, Unpack
 
 from snapferry.stores.address import Address
@@ -24,16 +25,8 @@ from snapferry.workers.outcome import BatchOutcome, Failure
 from .interfaces import BatchOptions, ConcurrencyLimit, CopyVerb, Destination, Progress
 from .objects import MANY_DENIED, REFUSALS, DestinationRefuses, ObjectCopier
 
-# Objects that are in one call, their bytes, and the seconds that it should take.
-MOST_IN_ONE_CALL: Final = 512
-BYTES_IN_ONE_CALL: Final = 8 * 1024 * 1024
-CALL_S: Final = 0.5
-
-# One thread waits at the end of each call until the last answer is there. Where it is busy for a smaller share of the
-# time than this, threads of their own copy short objects faster. They do so for some seconds.
-BUSY: Final = 0.1
-FAR_S: Final = 60.0
-_far_until: dict[tuple[str, ...], float] = {}
+ASK_AGAIN_S: Final = 2.0
+"""Seconds for which objects are kept in flight before limits are asked for again."""
 
 Ask = Callable[[Iterable[Address]], list[Address]]
 
@@ -79,25 +72,27 @@ def copy_batch(
     if limit is not None:
         limit.expect(flights)
     copier = ObjectCopier(source, destination, objects, progress, outages, copy or destination.copy_object)
-    stores = source.label, destination.label
-    # Whether one thread keeps both stores busy.
-    in_one_thread = flights <= 1 or all(
-        store.concurrency <= 1 or store.many_in_flight for store in (source, destination)
+    # Whether one thread is enough for each of the stores, and keeps many objects in flight at one of them.
+    in_flight = flights > 1 and all(
+        store.concurrency <= 1 or store.sends_many is not None for store in (source, destination)
     )
     try:
         if (together or destination.commits_together) > 1:
             for group in _groups(needed, destination, together):
                 with copier.group() as staging:
-                    if in_one_thread:
-                        run_together(
-                            staging.stage_short, staging.stage, group, objects, flights, limit, stores
+                    left = group
+                    if flights <= 1:
+                        left = run_together(staging.stage_short, group, objects, limit)
+                    elif in_flight:
+                        left = run_in_flight(
+                            staging.stage_each, staging.stage, group, objects, flights, limit
                         )
-                    else:
-                        run_concurrently(staging.stage, group, flights, limit)
-        elif in_one_thread and copy is None:
-            run_together(copier.copy_short, copier.copy, needed, objects, flights, limit, stores)
+                    run_concurrently(staging.stage, left, flights, limit)
         else:
-            run_concurrently(copier.copy, needed, flights, limit)
+            left = needed
+            if in_flight and copy is None:
+                left = run_in_flight(copier.copy_each, copier.copy, needed, objects, flights, limit)
+            run_concurrently(copier.copy, left, flights, limit)
     except DestinationRefuses as refusal:
         for address in needed:
             copier.results.setdefault(address, Failure.of(address, refusal.reason))
@@ -161,48 +156,73 @@ def _needed(
 
 
 def run_together(
-    short_ones: Callable[[Sequence[Address], int], list[Address]],
+    copy: Callable[[Sequence[Address]], list[Address]],
+    addresses: list[Address],
+    sizes: Mapping[Address, int],
+    limit: AbstractContextManager[Any] | None = None,
+) -> list[Address]:
+    """
+    Call *copy* for the short objects among *addresses*, some at a time, each call inside a ``with`` block of *limit*.
+
+    Returns the objects that *copy* returns, and the longer ones. *sizes* are in bytes. Such a call handles one object
+    after the other, so one is in flight.
+    """
+    within = limit if limit is not None else nullcontext()
+    short = [address for address in addresses if sizes[address] <= SHORT_BYTES]
+    left = [] if len(short) == len(addresses) else [each for each in addresses if sizes[each] > SHORT_BYTES]
+    for first in range(0, len(short), MOST_TOGETHER):
+        with within:
+            left += copy(short[first : first + MOST_TOGETHER])
+    return left
+
+
+def run_in_flight(
+    each: Callable[[Iterable[Address], int], Container[Address]],
     one: Callable[[Address], None],
     addresses: list[Address],
     sizes: Mapping[Address, int],
     flights: int,
-    limit: ConcurrencyLimit | None,
-    stores: tuple[str, ...],
-) -> None:
+    limit: ConcurrencyLimit | None = None,
+) -> list[Address]:
     """
-    Call *short_ones* for the short objects among *addresses*, some at a time; it returns those that it leaves out.
+    Call *each* for the short objects among *addresses*, with how many of them may be in flight at once.
 
-    Call *one* for these and for the longer objects, as `run_concurrently` does. *short_ones* is told how many objects
-    may be in flight at once: *flights*, or less where *limit* has less room. *sizes* are in bytes, *stores* the labels
-    of the stores.
+    That is *flights*, or less where *limit* has less room. *each* reads from the addresses that it is given, and
+    returns those that it has handled. Each other one that it has read is handled by *one*. Returns those that it does
+    not read, and the longer objects. *sizes* are in bytes.
     """
-    short = [address for address in addresses if sizes[address] <= SHORT_BYTES]
-    longer = (
-        [address for address in addresses if sizes[address] > SHORT_BYTES]
-        if len(short) < len(addresses)
-        else []
-    )
-    count = MOST_TOGETHER if flights <= 1 else flights
-    while short and (flights <= 1 or _far_until.get(stores, 0.0) < monotonic()):
-        some = short[:count]
-        while len(some) > 1 and sum(map(sizes.__getitem__, some)) > BYTES_IN_ONE_CALL:
-            some = some[: len(some) // 2]
-        del short[: len(some)]
-        began, busy = monotonic(), thread_time()
+    short = iter([address for address in addresses if sizes[address] <= SHORT_BYTES])
+    began = False
+    while True:
         entered = flights if limit is None else limit.enter_some(flights)
+        taken: list[Address] = []
         try:
-            left = short_ones(some, entered) if entered else some
+            done = each(_for_a_while(short, taken), entered) if entered else ()
         finally:
             if limit is not None:
                 limit.leave_some(entered)
-        if flights > 1:
-            took, busy = monotonic() - began, thread_time() - busy
-            if not left and busy < took * BUSY:
-                _far_until[stores] = monotonic() + FAR_S
-            # Few enough that progress is seen, and that little is repeated if this process dies.
-            count = min(count * 2, MOST_IN_ONE_CALL) if took < CALL_S else max(count // 2, flights)
-        run_concurrently(one, left, flights, limit)
-    run_concurrently(one, short + longer, flights, limit)
+        missed = [address for address in taken if address not in done]
+        if not began and not taken:
+            # How the destination confirms a write may be unknown until some objects were written.
+            missed = list(islice(short, flights))
+        if not missed and not taken:
+            break
+        run_concurrently(one, missed, flights, limit)
+        if began and len(missed) == len(taken):
+            break
+        began = True
+    left = list(short)
+    return left + [address for address in addresses if sizes[address] > SHORT_BYTES]
+
+
+def _for_a_while(addresses: Iterator[Address], taken: list[Address]) -> Iterator[Address]:
+    """Yield *addresses*, and add each to *taken*, until it is time to ask for limits and time windows again."""
+    end = monotonic() + ASK_AGAIN_S
+    for address in addresses:
+        taken.append(address)
+        yield address
+        if monotonic() >= end:
+            return
 
 
 def run_concurrently(

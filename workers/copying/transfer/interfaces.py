@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypedDict, Unpack, runtime_checkable
 
 from snapferry.stores.address import Address
+from snapferry.stores.backend import SendsMany
 from snapferry.stores.errors import StoreError
-from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.stream_store import Staged, StreamStore
 from snapferry.stores.streams import Upload
 from snapferry.workers.outcome import BatchOutcome
 
@@ -99,7 +100,7 @@ class Destination(Protocol):
     def commits_together(self) -> int: ...
 
     @property
-    def many_in_flight(self) -> bool: ...
+    def sends_many(self) -> SendsMany | None: ...
 
     @property
     def confirmed(self) -> dict[str, int]: ...
@@ -111,10 +112,6 @@ class Destination(Protocol):
     @property
     def copy_object(self) -> CopyVerb: ...
 
-    def copy_objects(
-        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1, /
-    ) -> dict[Address, int]: ...
-
     def stage_object(
         self,
         source: StreamStore,
@@ -125,8 +122,16 @@ class Destination(Protocol):
     ) -> tuple[Upload, int]: ...
 
     def stage_objects(
-        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1, /
+        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int], /
     ) -> dict[Address, tuple[Upload, int]]: ...
+
+    def copy_each(
+        self, source: StreamStore, objects: Iterable[tuple[Address, int]], most: int, /
+    ) -> Iterator[tuple[Address, int]]: ...
+
+    def stage_each(
+        self, source: StreamStore, objects: Iterable[tuple[Address, int]], most: int, /
+    ) -> Iterator[Staged]: ...
 
     def commit_staged(self, uploads: Sequence[Upload], /) -> None: ...
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
 from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.pools.together import MOST_TOGETHER
 from snapferry.stores.runtime.containment import is_unexpected, unexpected
 from snapferry.stores.runtime.interruption import mark_as_owners
-from snapferry.stores.stream_store import StreamStore
+from snapferry.stores.stream_store import Staged, StreamStore
 from snapferry.stores.streams import Upload
 from snapferry.workers.outcome import OVER_BUDGET, Failure
 
@@ -36,12 +37,13 @@ class Group(NamedTuple):
     """
     How to stage objects that become visible together.
 
-    *stage* stages an object. *stage_short* stages many short ones, at most a number of them in flight at once, and
-    returns those that must be staged one by one. It is for one thread.
+    *stage* stages an object. *stage_short* stages many short ones and returns those that must be staged one by one.
+    *stage_each* does so with a number of them in flight at once, and returns what is staged. Both are for one thread.
     """
 
     stage: Callable[[Address], None]
-    stage_short: Callable[[Sequence[Address], int], list[Address]]
+    stage_short: Callable[[Sequence[Address]], list[Address]]
+    stage_each: Callable[[Iterable[Address], int], Container[Address]]
 
 
 class DestinationRefuses(Exception):
@@ -101,18 +103,29 @@ class ObjectCopier:
             moved = 0 if counter else length
         self._progress.advance(1, counter.left if counter else size, moved)
 
-    def copy_short(self, addresses: Sequence[Address], most: int) -> list[Address]:
-        """Copy those of *addresses* that both stores handle together, *most* at once; return the others."""
+    def copy_each(self, addresses: Iterable[Address], most: int) -> Container[Address]:
+        """Copy those short objects *addresses* that both stores keep in flight, *most* at once; return what is done."""
         if self._meter is not None:
-            return list(addresses)
-        objects = self._objects
-        sizes = [objects[address] for address in addresses]
-        copied = self._destination.copy_objects(self._source, addresses, sizes, most)
-        if copied:
-            self.results.update(copied)
-            self._note_success(next(iter(copied)))
-            self._progress.advance(len(copied), sum(map(objects.__getitem__, copied)), sum(copied.values()))
-        return [address for address in addresses if address not in copied]
+            return ()
+        objects, results = self._objects, self.results
+        asked = ((address, objects[address]) for address in addresses)
+        count = planned = moved = 0
+        with closing(
+            cast("Generator[tuple[Address, int]]", self._destination.copy_each(self._source, asked, most))
+        ) as copied:
+            for address, length in copied:
+                results[address] = length
+                count += 1
+                planned += objects[address]
+                moved += length
+                if count == MOST_TOGETHER:
+                    self._note_success(address)
+                    self._progress.advance(count, planned, moved)
+                    count = planned = moved = 0
+        if count:
+            self._note_success(address)
+            self._progress.advance(count, planned, moved)
+        return results
 
     @contextmanager
     def group(self) -> Iterator[Group]:
@@ -124,7 +137,11 @@ class ObjectCopier:
         """
         staged: dict[Address, _Staged] = {}
         try:
-            yield Group(partial(self._stage, staged), partial(self._stage_short, staged))
+            yield Group(
+                partial(self._stage, staged),
+                partial(self._stage_short, staged),
+                partial(self._stage_each, staged),
+            )
         except (DestinationRefuses, JobPaused):
             self._commit(staged)
             raise
@@ -134,20 +151,34 @@ class ObjectCopier:
             raise
         self._commit(staged)
 
-    def _stage_short(
-        self, staged: dict[Address, _Staged], addresses: Sequence[Address], most: int
-    ) -> list[Address]:
-        """Stage those of *addresses* that both stores handle together, *most* at once; return the others."""
+    def _stage_short(self, staged: dict[Address, _Staged], addresses: Sequence[Address]) -> list[Address]:
+        """Stage those of *addresses* that both stores handle together; return the others."""
         if self._meter is not None:
             return list(addresses)
         objects = self._objects
         sizes = [objects[address] for address in addresses]
-        found = self._destination.stage_objects(self._source, addresses, sizes, most)
+        found = self._destination.stage_objects(self._source, addresses, sizes)
         for address, (upload, length) in found.items():
             staged[address] = upload, length, objects[address], length
         if len(found) == len(addresses):
             return []
         return [address for address in addresses if address not in found]
+
+    def _stage_each(
+        self, staged: dict[Address, _Staged], addresses: Iterable[Address], most: int
+    ) -> Container[Address]:
+        """Stage those short objects *addresses* that both stores keep in flight, *most* at once; return what is."""
+        if self._meter is not None:
+            return ()
+        objects = self._objects
+        asked = ((address, objects[address]) for address in addresses)
+        with closing(
+            cast("Generator[Staged]", self._destination.stage_each(self._source, asked, most))
+        ) as found:
+            for some in found:
+                for address, (upload, length) in some.items():
+                    staged[address] = upload, length, objects[address], length
+        return staged
 
     def _stage(self, staged: dict[Address, _Staged], address: Address) -> None:
         size = self._objects[address]

@@ -7,18 +7,20 @@ same time: a file that is right is left alone, and any other is replaced in one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Lock
-from typing import Final, Unpack
+from typing import Final, Unpack, cast
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
 from snapferry.stores.manifest.tree_entries import TreeEntry
 from snapferry.stores.pools.files import commit_files, stage_file, stage_files
+from snapferry.stores.pools.together import in_runs
 from snapferry.stores.runtime.containment import contained
-from snapferry.stores.stream_store import FileTarget, StreamStore
+from snapferry.stores.stream_store import FileTarget, Staged, StreamStore
 from snapferry.stores.streams import Upload
 from snapferry.workers.outcome import OVER_BUDGET, BatchOutcome
 
@@ -91,7 +93,7 @@ class _FilesOfBatch:
     def __init__(self, target: FileTarget, files: Mapping[Address, TreeEntry]) -> None:
         self.label = target.label
         self.concurrency = 1
-        self.many_in_flight = False
+        self.sends_many = None
         self.commits_together = FILES_TOGETHER
         self.confirmed: dict[str, int] = {}
         self._target = target
@@ -149,7 +151,7 @@ class _FilesOfBatch:
             return upload, length
 
     def stage_objects(
-        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
+        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int]
     ) -> dict[Address, tuple[Upload, int]]:
         staged: dict[Address, tuple[Upload, int]] = {}
         if self._target.linked:
@@ -162,13 +164,48 @@ class _FilesOfBatch:
         try:
             with contained(self.label):
                 files = [self._files[address] for address in alone]
-                for at, upload, length in stage_files(source, self._target, files, most):
+                for at, upload, length in stage_files(source, self._target, files):
                     staged[alone[at]] = upload, length
         except BaseException:
             for upload, _ in staged.values():
                 upload.abort()
             raise
         return staged
+
+    def stage_each(
+        self, source: StreamStore, objects: Iterable[tuple[Address, int]], most: int
+    ) -> Iterator[Staged]:
+        if self._target.linked:
+            return
+        # The object of a file -> the file. Files with the same bytes are staged by themselves.
+        files: dict[Address, Address] = {}
+
+        def wanted() -> Iterator[tuple[Address, int]]:
+            for file, _ in objects:
+                entry = self._files[file]
+                if len(self._together.get(entry.address, ())) < 2:
+                    files[entry.address] = file
+                    yield entry.address, entry.size
+
+        with (
+            contained(self.label),
+            closing(cast("Generator[tuple[Address, bytes]]", source.fetch_each(wanted(), most))) as fetched,
+        ):
+            for some in in_runs(fetched):
+                found = [files[address] for address, _ in some]
+                uploads = self._target.upload_many(
+                    [self._files[file] for file in found], [data for _, data in some]
+                )
+                # The rest failed.
+                yield {
+                    file: (upload, len(data))
+                    for file, upload, (_, data) in zip(found, uploads, some, strict=False)
+                }
+
+    def copy_each(
+        self, source: StreamStore, objects: Iterable[tuple[Address, int]], most: int
+    ) -> Iterator[tuple[Address, int]]:
+        return iter(())
 
     def copy_object(
         self,
@@ -181,11 +218,6 @@ class _FilesOfBatch:
         upload, length = self.stage_object(source, address, size_hint=size_hint, on_bytes=on_bytes)
         commit_files(self._target, [upload])
         return length
-
-    def copy_objects(
-        self, source: StreamStore, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
-    ) -> dict[Address, int]:
-        return {}
 
     def commit_staged(self, uploads: Sequence[Upload]) -> None:
         commit_files(self._target, uploads)

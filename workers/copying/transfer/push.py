@@ -207,9 +207,7 @@ class _FilesRead(SnapshotStore):
         data = self._kept.get(address)
         return super().fetch_object(address, size_hint) if data is None else data
 
-    def fetch_objects(
-        self, addresses: Sequence[Address], size_hints: Sequence[int], most: int = 1
-    ) -> list[bytes | None]:
+    def fetch_objects(self, addresses: Sequence[Address], size_hints: Sequence[int]) -> list[bytes | None]:
         return list(map(self._kept.get, addresses))
 
 

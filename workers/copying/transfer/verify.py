@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Unpack
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Final, Unpack, cast
 
 from snapferry.stores.address import EMPTY_ADDRESS, Address
 from snapferry.stores.errors import ObjectMissing, StoreError
 from snapferry.stores.hashing import CHUNK_BYTES
+from snapferry.stores.pools.together import in_runs
 from snapferry.stores.runtime.containment import is_unexpected, unexpected
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.lifecycle.process_setup import limited_by_open_files
 from snapferry.workers.outcome import BatchOutcome, Failure
 
-from .batch import run_concurrently, run_together
+from .batch import run_concurrently, run_in_flight, run_together
 from .counting import ByteCounter
 from .interfaces import BatchOptions, OutageDetector, Progress
 from .objects import REFUSALS
@@ -56,10 +58,11 @@ def verify_batch(
     flights = limited_by_open_files(min(options.get("concurrency") or source.concurrency, len(to_read)))
     if limit is not None:
         limit.expect(flights)
-    if flights <= 1 or source.many_in_flight:
-        run_together(verifier.look_at_short, verifier.look, to_read, objects, flights, limit, (source.label,))
-    else:
-        run_concurrently(verifier.look, to_read, flights, limit)
+    if flights <= 1:
+        to_read = run_together(verifier.look_at_short, to_read, objects, limit)
+    elif source.sends_many is not None:
+        to_read = run_in_flight(verifier.look_at_each, verifier.look, to_read, objects, flights, limit)
+    run_concurrently(verifier.look, to_read, flights, limit)
     if verifier.missing:
         verifier.wait()
         run_concurrently(verifier.look_again, list(verifier.missing), flights, limit)
@@ -129,10 +132,10 @@ class _Verifier:
                 found[address] = None
         return found
 
-    def look_at_short(self, addresses: Sequence[Address], most: int) -> list[Address]:
-        """Read short objects, *most* at once. Returns those that may not be intact: read them by themselves."""
+    def look_at_short(self, addresses: Sequence[Address]) -> list[Address]:
+        """Read short objects. Returns those that must be read by themselves, because they may not be intact."""
         sizes = [self._objects[address] for address in addresses]
-        found = self._store.fetch_objects(addresses, sizes, most)
+        found = self._store.fetch_objects(addresses, sizes)
         left: list[Address] = []
         intact: Address | None = None
         planned = read = 0
@@ -150,6 +153,26 @@ class _Verifier:
                 self.read += read
             self._progress.advance(len(addresses) - len(left), planned, read)
         return left
+
+    def look_at_each(self, addresses: Iterable[Address], most: int) -> Container[Address]:
+        """Read short objects, *most* at once. Returns those that are intact; read the others by themselves."""
+        sizes = self._objects
+        intact: set[Address] = set()
+        asked = ((address, sizes[address]) for address in addresses)
+        with closing(
+            cast("Generator[tuple[Address, bytes]]", self._store.fetch_each(asked, most))
+        ) as fetched:
+            for some in in_runs(fetched):
+                # Longer bytes may have been cut off.
+                found = {address: len(data) for address, data in some if len(data) <= sizes[address]}
+                if found:
+                    intact.update(found)
+                    self._note_intact(next(iter(found)))
+                    read = sum(found.values())
+                    with self._lock:
+                        self.read += read
+                    self._progress.advance(len(found), sum(map(sizes.__getitem__, found)), read)
+        return intact
 
     def look(self, address: Address) -> None:
         """Read an object. A missing one is noted for a second look."""

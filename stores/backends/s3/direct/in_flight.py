@@ -3,17 +3,18 @@ Many requests in flight in one thread, each on a connection of its own. Answers 
 
 *in runs*: answers that have arrived are read one after the other, and as many new requests are sent in one run. So the
 code stays in the processor's caches, and no thread waits for another one's turn.
-*nothing is decided*: a request without an ordinary answer ends as failed, whatever the reason was. Whoever sends it
-again by itself gets the error. After a few failures in a row nothing more is sent.
+*nothing is decided*: a request without an ordinary answer has failed, whatever the reason was. Whoever sends it again
+by itself gets the error. After a few failures in a row nothing more is sent.
 """
 
 from __future__ import annotations
 
 import select
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from http.client import HTTPException
 from time import monotonic, sleep
-from typing import Final, TypeVar
+from typing import Final, NamedTuple
 
 from snapferry.stores.backends.s3.http.errors import AnswerTooLong, CarriedError
 from snapferry.stores.backends.s3.http.sockets import TLSSocket
@@ -23,8 +24,6 @@ from snapferry.stores.runtime.interruption import SLICE_S, checkpoint, is_owners
 from .http1 import ConnectionPool, NotConnected
 from .response import RECEIVE_BYTES, Connection, Head
 
-_T = TypeVar("_T")
-
 MOST_FAILURES: Final = 3
 """After so many failures in a row nothing more is sent."""
 
@@ -33,35 +32,53 @@ MOST_FAILURES: Final = 3
 GATHER_S: Final = 0.00006
 
 
-def exchange(
-    pool: ConnectionPool,
-    requests: Iterator[tuple[int, bytes]],
-    receive: Callable[[Head, bytes], _T | None],
-    most: int,
-) -> Generator[tuple[int, _T | None]]:
-    """
-    Send *requests*, each a number and its bytes, at most *most* at once. Yield the number of each and what came of it.
+class PooledRequest(NamedTuple):
+    """The request *data* to the server of *pool*, and what *then* makes of the head and the body of its answer."""
 
-    That is what *receive* makes of the head of an ordinary success and of its whole body, which is short; None where
-    the request failed. The server may have done what was requested then. A number that is not yielded was not sent.
+    pool: ConnectionPool
+    data: bytes
+    then: Callable[[Head, bytes], object]
+
+
+class _Flight(NamedTuple):
+    request: PooledRequest
+    connection: Connection
+    began: float
+
+
+def exchange(requests: Iterator[PooledRequest], most: int) -> Generator[object]:
+    """
+    Send *requests*, at most *most* at once, and yield what their *then* makes of the answers, in any order.
+
+    *then* is given an ordinary success, whose body is short and complete. A request that it returns takes the place of
+    the one before. None stands for a failure and is not yielded, as is nothing for a request that fails: the server may
+    have done what was requested then.
 
     *requests* may wait. Close the generator to close the connections whose answer did not arrive. Raises what
-    *requests* and a checkpoint raise.
+    *requests*, *then* and a checkpoint raise.
     """
-    flights = _Flights(pool, most)
-    failures = 0
+    flights = _Flights()
+    waiting: deque[PooledRequest] = deque()
+    more, failures = True, 0
     try:
         while True:
-            if failures < MOST_FAILURES:
-                for number in flights.send(requests):
-                    failures += 1
-                    yield number, None
-            if not flights.in_flight:
+            while more and failures < MOST_FAILURES and flights.number + len(waiting) < most:
+                request = next(requests, None)
+                if request is None:
+                    more = False
+                else:
+                    waiting.append(request)
+                    failures += flights.send(waiting)
+            failures += flights.send(waiting)
+            if not flights.number:
                 return
-            for number, answer in flights.receive():
-                found = None if answer is None else receive(*answer)
+            for answer in flights.receive():
+                found = None if answer is None else answer[0](*answer[1:])
                 failures = failures + 1 if found is None else 0
-                yield number, found
+                if isinstance(found, PooledRequest):
+                    waiting.append(found)
+                elif found is not None:
+                    yield found
     finally:
         flights.close()
 
@@ -69,62 +86,68 @@ def exchange(
 class _Flights:
     """The connections of an exchange: those that wait for an answer, and the free ones."""
 
-    def __init__(self, pool: ConnectionPool, most: int) -> None:
-        # The descriptor of a socket -> the number of its request, the connection, and when the request was sent.
-        self._flying: dict[int, tuple[int, Connection, float]] = {}
-        self._free: list[Connection] = []
-        self._pool = pool
-        self._most = most
+    def __init__(self) -> None:
+        # By the descriptors of their sockets.
+        self._flying: dict[int, _Flight] = {}
+        self._free: dict[ConnectionPool, list[Connection]] = {}
         # Of all connections here. A free one that is readable was closed by the server, or cannot be trusted.
         self._poll = select.poll()
         self._look_at = monotonic() + SLICE_S
 
     @property
-    def in_flight(self) -> int:
+    def number(self) -> int:
         """How many requests wait for their answers."""
         return len(self._flying)
 
-    def send(self, requests: Iterator[tuple[int, bytes]]) -> list[int]:
-        """Send as many of *requests* as there is room for, and return the numbers of those that could not be sent."""
-        self._find_connections()
-        free, flying, failed = self._free, self._flying, []
-        now = monotonic()
-        while free and len(flying) < self._most and (request := next(requests, None)) is not None:
-            number, data = request
-            connection = free.pop()
+    def send(self, waiting: deque[PooledRequest]) -> int:
+        """
+        Send those of *waiting* for which there are connections; return how many failed.
+
+        Where nothing is in flight, a connection is made. If that fails, nothing will ever be sent, so all have failed.
+        """
+        failed = 0
+        for _ in range(len(waiting)):
+            request = waiting.popleft()
+            connection = self._connection(request.pool, len(waiting) + 1)
+            if connection is None:
+                if not self._flying:
+                    failed += len(waiting) + 1
+                    waiting.clear()
+                    break
+                waiting.append(request)
+                continue
             try:
                 connection.begin_request()
-                connection.sendall(data)
+                connection.sendall(request.data)
             except BaseException as error:
                 self._drop(connection)
                 if not _is_failure(error):
                     raise
-                failed.append(number)
+                failed += 1
             else:
-                flying[connection.fileno()] = number, connection, now
+                self._flying[connection.fileno()] = _Flight(request, connection, monotonic())
         return failed
 
-    def _find_connections(self) -> None:
-        """Take as many connections from the pool as may be in flight. Where it has none, make one."""
-        free, lacking = self._free, self._most - len(self._flying)
+    def _connection(self, pool: ConnectionPool, wanted: int) -> Connection | None:
+        """Return a free connection; None if there is none yet. Lets *wanted* be made if there is none."""
+        free = self._free.setdefault(pool, [])
         if free:
-            readable = {fd for fd, _ in self._poll.poll(0)}
-            for connection in [each for each in free if each.fileno() in readable]:
-                # The server has closed it, or has sent what nobody asked for.
-                free.remove(connection)
-                self._drop(connection)
-        while len(free) < lacking and (idle := self._pool.take_idle()) is not None:
-            self._own(idle)
-        if len(free) < lacking:
-            self._pool.open_ahead(lacking - len(free))
-        if not free and not self._flying:
+            return free.pop()
+        connection = pool.take_idle()
+        if connection is None:
+            if self._flying:
+                pool.open_ahead(wanted)
+                return None
             try:
-                self._own(self._pool.acquire())
+                connection = pool.acquire()
             except BaseException as error:
                 if not _is_failure(error):
                     raise
+                return None
+        self._poll.register(connection, select.POLLIN)
+        return connection
 
-    def receive(self) -> Iterator[tuple[int, tuple[Head, bytes] | None]]:
+    def receive(self) -> Iterator[tuple[Callable[[Head, bytes], object], Head, bytes] | None]:
         """Wait for answers. Yield those that have begun to arrive, each read to its end; None for a failed request."""
         checkpoint()
         flying, poll = self._flying, self._poll
@@ -132,29 +155,38 @@ class _Flights:
         if 0 < len(ready) < len(flying) // 2:
             sleep(GATHER_S * len(flying))
             ready = poll.poll(0)
+        ended = []
         for fd, _ in ready:
             flight = flying.pop(fd, None)
-            if flight is not None:
-                yield flight[0], self._receive(fd, flight[1])
+            if flight is None:
+                ended.append(fd)
+            else:
+                yield self._receive(fd, flight)
+        if ended:
+            self._drop_ended(ended)
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + SLICE_S
-            for fd, (number, connection, began) in list(flying.items()):
-                longest_s = connection.gettimeout()
-                if longest_s is not None and now - began >= longest_s and not connection.is_readable():
+            for fd, flight in list(flying.items()):
+                longest_s = flight.connection.gettimeout()
+                if longest_s is not None and now - flight.began >= longest_s:
                     del flying[fd]
-                    self._drop(connection)
-                    yield number, None
+                    self._drop(flight.connection)
+                    yield None
 
-    def _receive(self, fd: int, connection: Connection) -> tuple[Head, bytes] | None:
+    def _receive(
+        self, fd: int, flight: _Flight
+    ) -> tuple[Callable[[Head, bytes], object], Head, bytes] | None:
         """Read an answer to its end; None if it is not an ordinary one."""
+        request, connection, _ = flight
+        pool = request.pool
         try:
-            answer = self._pool.answer_from(connection, connection.recv(RECEIVE_BYTES), streamed=True)
+            answer = pool.answer_from(connection, connection.recv(RECEIVE_BYTES), streamed=True)
             if not isinstance(answer, Head):
                 # The pool has the connection, or has closed it.
                 self._poll.unregister(fd)
                 return None
-            body = self._pool.read_short(answer)
+            body = pool.read_short(answer)
         except BaseException as error:
             self._poll.unregister(fd)
             connection.close()
@@ -165,19 +197,23 @@ class _Flights:
         if not answer.reusable or (isinstance(connection, TLSSocket) and connection.pending()):
             self._drop(connection)
         else:
-            self._free.append(connection)
-        return answer, body
+            self._free[pool].append(connection)
+        return request.then, answer, body
+
+    def _drop_ended(self, ended: list[int]) -> None:
+        """Close free connections that the server has ended, or on which it has sent what nobody asked for."""
+        for free in self._free.values():
+            for connection in [each for each in free if each.fileno() in ended]:
+                free.remove(connection)
+                self._drop(connection)
 
     def close(self) -> None:
-        """Return the free connections to the pool, and close the others."""
-        for connection in self._free:
-            self._pool.release(connection)
-        for _, connection, _ in self._flying.values():
-            connection.close()
-
-    def _own(self, connection: Connection) -> None:
-        self._free.append(connection)
-        self._poll.register(connection, select.POLLIN)
+        """Return the free connections to their pools, and close the others."""
+        for pool, free in self._free.items():
+            for connection in free:
+                pool.release(connection)
+        for flight in self._flying.values():
+            flight.connection.close()
 
     def _drop(self, connection: Connection) -> None:
         self._poll.unregister(connection)

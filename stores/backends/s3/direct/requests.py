@@ -11,11 +11,11 @@ import io
 import re
 import ssl
 from binascii import b2a_base64
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from hashlib import sha256
 from html import unescape
 from http.client import HTTPException
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote
 
 from botocore import exceptions as boto
@@ -27,6 +27,7 @@ from snapferry.stores.backends.s3.direct_path import (
     NewObject,
     NewPart,
     RangeAnswer,
+    Request,
     Response,
     ResponseBody,
 )
@@ -36,7 +37,7 @@ from snapferry.stores.backends.s3.listing import Page
 from snapferry.stores.backends.s3.sizes import EXPECT_BYTES, MAX_OBJECT_BYTES
 
 from .http1 import ConnectionPool, NotConnected
-from .in_flight import exchange
+from .in_flight import PooledRequest, exchange
 from .listing import NotAPage, read_page
 from .response import MAX_ANSWER_BYTES, Body, Head
 from .sigv4 import EMPTY_SHA256
@@ -147,33 +148,22 @@ class DirectRequests:
             raise _failed(template, keys, error) from error
         return self._etag_after_write(template, keys, answer)
 
-    def get_each(self, keys: Iterable[str], most: int) -> Generator[tuple[int, bytes | None]]:
-        """Return the short objects under *keys*; see `DirectPath.get_each`."""
-        template = self._reading
-        requests = (
-            (at, _get(template, self._credentials.get_frozen_credentials(), key))
-            for at, key in enumerate(keys)
-        )
-        return exchange(self.pool, requests, lambda _, body: body, most)
+    def to_get(self, key: str, then: Callable[[bytes], object]) -> PooledRequest:
+        """Return the request for the short object under *key*."""
+        data = _get(self._reading, self._credentials.get_frozen_credentials(), key)
+        return PooledRequest(self.pool, data, lambda _, body: then(body))
 
-    def put_each(
-        self, objects: Iterable[NewObject], most: int, *, checksum: bool
-    ) -> Generator[tuple[int, str | None]]:
-        """Store *objects*; see `DirectPath.put_each`."""
-        template = self._writing
-        requests = (
-            (
-                at,
-                _put(
-                    template,
-                    self._credentials.get_frozen_credentials(),
-                    *each,
-                    checksum=checksum,
-                ),
-            )
-            for at, each in enumerate(objects)
+    def to_put(self, new: NewObject, then: Callable[[str], object], *, checksum: bool) -> PooledRequest:
+        """Return the request that stores *new*."""
+        data = _put(self._writing, self._credentials.get_frozen_credentials(), *new, checksum=checksum)
+        # A success that tells an error after all is none.
+        return PooledRequest(
+            self.pool, data, lambda head, body: None if b"<Error" in body else then(head.header(_ETAG))
         )
-        return exchange(self.pool, requests, _etag_of_short, most)
+
+    def exchange(self, requests: Iterable[Request], most: int) -> Generator[object]:
+        """Send *requests* of this class; see `DirectPath.exchange`."""
+        return exchange(cast("Iterator[PooledRequest]", iter(requests)), most)
 
     def put_part(self, key: str, part: NewPart) -> str:
         """Send *part* of an upload to *key*, and return its ETag as the server sends it."""
@@ -283,11 +273,6 @@ def _put(template: Template, keys: Keys, key: str, data: bytes, content_md5: str
     head = template.head(keys, "PUT", template.path_of(key), "", digest.hexdigest(), encoded)
     head += _content_md5(content_md5)
     return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
-
-
-def _etag_of_short(head: Head, body: bytes) -> str | None:
-    """Return the ETag of an answer to a PUT, None where it tells an error after all."""
-    return None if b"<Error" in body else head.header(_ETAG)
 
 
 def _content_md5(md5: str) -> str:

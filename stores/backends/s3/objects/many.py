@@ -7,12 +7,12 @@ functions for one object. They send it again, and give its error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import TypeVar
+from typing import Any
 
 from snapferry.stores.backends.s3.bucket import Bucket
-from snapferry.stores.backends.s3.direct_path import DirectPath, NewObject
+from snapferry.stores.backends.s3.direct_path import DirectPath, NewObject, Request
 from snapferry.stores.backends.s3.features import Confirmation, ServerFeatures
 from snapferry.stores.errors import StoreError
 from snapferry.stores.requests import GET, PUT
@@ -21,92 +21,125 @@ from snapferry.stores.runtime.interruption import is_owners
 from .confirm import DETECT_AFTER_BYTES
 from .small import md5_of
 
-_I = TypeVar("_I")
-_T = TypeVar("_T")
+
+def fetch_each(bucket: Bucket, keys: Iterable[str], most: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the position and the bytes of the short objects under *keys*, at most *most* requests at once."""
+    with _what_it_can(bucket), _Sender(bucket, GET) as sender:
+        yield from sender.exchange(
+            (sender.get(key, lambda data, at=at: (at, data)) for at, key in enumerate(keys)), most
+        )
 
 
-def fetch_many(bucket: Bucket, keys: Sequence[str], most: int) -> list[bytes | None]:
-    """Return the short objects under *keys*, None for each that must be requested by itself; at most *most* at once."""
-    found: list[bytes | None] = [None] * len(keys)
-    with _what_it_can(bucket):
-        for at, data in _each(bucket, GET, keys, lambda path, some: path.get_each(some, most)):
-            found[at] = data
-    return found
-
-
-def writes_many(bucket: Bucket) -> bool:
-    """Return whether `write_many` sends anything now. Never raises `StoreError`."""
+def writes_each(bucket: Bucket) -> bool:
+    """Return whether `write_each` and `copy_each` send anything now. Never raises `StoreError`."""
     found: list[bool] = []
     with _what_it_can(bucket):
         found.append(bucket.free_path is not None and _is_known(bucket.features))
     return any(found)
 
 
-def write_many(bucket: Bucket, keys: Sequence[str], data: Sequence[bytes], most: int) -> list[bool]:
+def write_each(bucket: Bucket, objects: Iterable[tuple[str, bytes]], most: int) -> Iterator[tuple[int, int]]:
     """
-    Write *data* under *keys*, at most *most* at once. Return which are confirmed; count these.
+    Write *objects*, each a key and its bytes, at most *most* at once. Yield those that are confirmed; count these.
 
-    Any other may have been written or not, and must be written by itself.
+    That is the position and the length in bytes. Any other may have been written or not.
     """
-    confirmed = [False] * len(keys)
-    with _what_it_can(bucket):
-        features = bucket.features
-        checksum, content_md5 = features.checksums, features.content_md5
-        md5s: list[str] = []
-
-        def to_send() -> Iterator[NewObject]:
-            for key, body in zip(keys, data, strict=True):
-                if not _is_known(features):
-                    return
-                md5s.append(md5_of(body) if features.needs_md5(len(body)) else "")
-                yield NewObject(key, body, md5s[-1] if content_md5 else "")
-
-        for at, etag in _each(
-            bucket, PUT, to_send(), lambda path, some: path.put_each(some, most, checksum=checksum)
-        ):
-            if md5s[at] and etag.strip('"').lower() == md5s[at]:
-                how = Confirmation.DIGEST if content_md5 else Confirmation.ETAG
-            elif features.confirmation is Confirmation.DIGEST and features.content_md5 == content_md5:
-                how = Confirmation.DIGEST
-            else:
-                continue
-            bucket.confirmations.add(how)
-            confirmed[at] = True
-    return confirmed
+    with _what_it_can(bucket), _Writer(bucket) as writer:
+        yield from writer.exchange((writer.put(at, *each) for at, each in enumerate(objects)), most)
 
 
-def _each(
-    bucket: Bucket,
-    operation: str,
-    items: Iterable[_I],
-    begin: Callable[[DirectPath, Iterable[_I]], Generator[tuple[int, _T | None]]],
-) -> Iterator[tuple[int, _T]]:
+def copy_each(
+    source: Bucket, bucket: Bucket, keys: Iterable[str], is_right: Callable[[int, bytes], bool], most: int
+) -> Iterator[tuple[int, int]]:
     """
-    Send a request for each of *items*, as *begin* does, and yield the position and the outcome of each success.
+    As `write_each`, with the objects under *keys* of *source*, each as soon as it arrives, if it *is_right*.
 
-    Stops when requests must wait, as they do one by one.
+    An object is in flight until it is confirmed.
     """
-    path = bucket.free_path
-    if path is None:
-        return
-    sent = succeeded = 0
+    with _what_it_can(bucket), _Sender(source, GET) as reader, _Writer(bucket) as writer:
 
-    def to_send() -> Iterator[_I]:
-        nonlocal sent
-        for item in items:
-            if bucket.free_path is None:
-                return
-            sent += 1
-            yield item
+        def put(at: int, key: str, data: bytes) -> Request | None:
+            return writer.put(at, key, data) if is_right(at, data) else None
 
-    try:
-        with closing(begin(path, to_send())) as outcomes:
-            for position, found in outcomes:
-                if found is not None:
-                    succeeded += 1
-                    yield position, found
-    finally:
-        bucket.count_direct(operation, sent, succeeded)
+        yield from reader.exchange(
+            (reader.get(key, lambda data, at=at, key=key: put(at, key, data)) for at, key in enumerate(keys)),
+            most,
+        )
+
+
+class _Sender:
+    """Makes requests of one kind to *bucket*, and counts them. Makes none while requests must wait, as one by one."""
+
+    def __init__(self, bucket: Bucket, operation: str) -> None:
+        self._bucket = bucket
+        self._operation = operation
+        self._sent = self.succeeded = 0
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sent:
+            self._bucket.count_direct(self._operation, self._sent, self.succeeded)
+
+    def path(self) -> DirectPath | None:
+        """Return the path for one request, which counts as sent, None where nothing may be sent."""
+        path = self._bucket.free_path
+        self._sent += path is not None
+        return path
+
+    def get(self, key: str, then: Callable[[bytes], object]) -> Request | None:
+        """Return the request for the object under *key*."""
+        path = self.path()
+
+        def arrived(data: bytes) -> object:
+            self.succeeded += 1
+            return then(data)
+
+        return None if path is None else path.to_get(key, arrived)
+
+    def exchange(self, requests: Iterable[Request | None], most: int) -> Iterator[Any]:
+        """Yield what comes of *requests*; None is the end of them."""
+        path = self._bucket.free_path
+        if path is None:
+            return
+        until_none = iter(iter(requests).__next__, None)
+        with closing(path.exchange(until_none, most)) as outcomes:
+            yield from outcomes
+
+
+class _Writer(_Sender):
+    """Makes requests that store objects in *bucket*."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__(bucket, PUT)
+        self._features = features = bucket.features
+        self._checksum, self._content_md5 = features.checksums, features.content_md5
+
+    def put(self, at: int, key: str, data: bytes) -> Request | None:
+        """Return the request that stores *data* under *key*: it gives *at* and the length once that is confirmed."""
+        path = self.path() if _is_known(self._features) else None
+        if path is None:
+            return None
+        md5 = md5_of(data) if self._features.needs_md5(len(data)) else ""
+
+        def stored(etag: str) -> tuple[int, int] | None:
+            self.succeeded += 1
+            how = self._confirmation(md5, etag)
+            if how is None:
+                return None
+            self._bucket.confirmations.add(how)
+            return at, len(data)
+
+        return path.to_put(
+            NewObject(key, data, md5 if self._content_md5 else ""), stored, checksum=self._checksum
+        )
+
+    def _confirmation(self, md5: str, etag: str) -> Confirmation | None:
+        if md5 and etag.strip('"').lower() == md5:
+            return Confirmation.DIGEST if self._content_md5 else Confirmation.ETAG
+        is_checked = self._features.confirmation is Confirmation.DIGEST
+        return Confirmation.DIGEST if is_checked and self._features.content_md5 == self._content_md5 else None
 
 
 @contextmanager
