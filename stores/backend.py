@@ -15,7 +15,7 @@ Obligations of every backend, checked by ``tests/conformance``:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -172,18 +172,18 @@ class SendsMany(Protocol):
     that is not read to its end.
     """
 
-    def fetch_each(self, keys: Iterable[str], most: int) -> Iterator[tuple[int, bytes]]:
+    def fetch_each(self, keys: Iterable[str], most: int) -> Generator[tuple[int, bytes]]:
         """Yield the position and the bytes of *keys* in any order."""
 
     def writes_each(self) -> bool:
         """Return whether writes are sent now: not while it is unknown how the store confirms them."""
 
-    def write_each(self, objects: Iterable[tuple[str, bytes]], most: int) -> Iterator[tuple[int, int]]:
+    def write_each(self, objects: Iterable[tuple[str, bytes]], most: int) -> Generator[tuple[int, int]]:
         """Write *objects*, each a key and its bytes. Yield the position and the length in bytes of those written."""
 
     def copy_each(
         self, source: SendsMany, keys: Iterable[str], is_right: Callable[[int, bytes], bool], most: int
-    ) -> Iterator[tuple[int, int]] | None:
+    ) -> Generator[tuple[int, int]] | None:
         """
         As `write_each`, with the bytes of *keys* in *source*, if *is_right* says so for a position and its bytes.
 

@@ -10,7 +10,7 @@ Verification and the order of writes are in `stores.pools`, once for all backend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
@@ -174,17 +174,17 @@ class SnapshotStore(StreamStore):
 
     def fetch_each(
         self, objects: Iterable[tuple[Address, int]], most: int
-    ) -> Iterator[tuple[Address, bytes]]:
+    ) -> Generator[tuple[Address, bytes]]:
         return fetch_each(self, objects, most)
 
     def copy_each(
         self, source: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
-    ) -> Iterator[tuple[Address, int]]:
+    ) -> Generator[tuple[Address, int]]:
         return copy_each(source, self, objects, most)
 
     def stage_each(
         self, source: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
-    ) -> Iterator[Staged]:
+    ) -> Generator[Staged]:
         return stage_each(source, self.objects, objects, most)
 
     def open_object(self, address: Address, *, size_hint: int = 0) -> OpenReader:

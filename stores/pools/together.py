@@ -84,7 +84,7 @@ def sends_many(backend: Backend) -> SendsMany | None:
 
 def fetch_each(
     store: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
-) -> Iterator[tuple[Address, bytes]]:
+) -> Generator[tuple[Address, bytes]]:
     """See `ShortObjects.fetch_each`."""
     backend = store.sends_many
     if backend is None:
@@ -103,13 +103,13 @@ def fetch_each(
 
 def copy_each(
     source: ShortObjects, store: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
-) -> Iterator[tuple[Address, int]]:
+) -> Generator[tuple[Address, int]]:
     """See `ShortObjects.copy_each`."""
     backend = store.sends_many
     if backend is None or not backend.writes_each():
         return
     asked: list[Address] = []
-    copied: Iterator[tuple[int, int]] | None = None
+    copied: Generator[tuple[int, int]] | None = None
     if source.sends_many is not None:
         copied = backend.copy_each(
             source.sends_many, _keys(objects, asked), lambda at, data: digest(data) == asked[at], most
@@ -123,7 +123,7 @@ def copy_each(
 
 def stage_each(
     source: ShortObjects, backend: Backend, objects: Iterable[tuple[Address, int]], most: int
-) -> Iterator[Staged]:
+) -> Generator[Staged]:
     """See `ShortObjects.stage_each`."""
     if not _is_of(backend, UploadsMany):
         return
@@ -151,18 +151,18 @@ def _keys(objects: Iterable[tuple[Address, int]], asked: list[Address]) -> Itera
         yield object_key(address)
 
 
-def _with_keys(found: Iterator[tuple[Address, bytes]], asked: list[Address]) -> Iterator[tuple[str, bytes]]:
-    with closing(cast("Generator[tuple[Address, bytes]]", found)):
+def _with_keys(found: Generator[tuple[Address, bytes]], asked: list[Address]) -> Iterator[tuple[str, bytes]]:
+    with closing(found):
         for address, data in found:
             asked.append(address)
             yield object_key(address), data
 
 
 @contextmanager
-def _until_an_error(found: Iterator[_T]) -> Iterator[Iterator[_T]]:
+def _until_an_error(found: Generator[_T]) -> Iterator[Generator[_T]]:
     """Close *found* after the block. An error of a store in the block ends it: single calls will raise it again."""
     try:
-        with closing(cast("Generator[_T]", found)):
+        with closing(found):
             yield found
     except Exception as error:
         if not _is_the_backends(error):

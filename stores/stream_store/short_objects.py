@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from snapferry.stores.address import Address
 from snapferry.stores.backend import SendsMany
@@ -44,18 +44,18 @@ class ShortObjects:
 
     def fetch_each(
         self, objects: Iterable[tuple[Address, int]], most: int
-    ) -> Iterator[tuple[Address, bytes]]:
+    ) -> Generator[tuple[Address, bytes]]:
         """Yield *objects*, verified, in any order."""
-        return iter(())
+        yield from ()
 
     def copy_each(
         self, source: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
-    ) -> Iterator[tuple[Address, int]]:
+    ) -> Generator[tuple[Address, int]]:
         """As `StreamStore.copy_object`: yield the address and the length in bytes of each that was copied."""
-        return iter(())
+        yield from ()
 
     def stage_each(
         self, source: ShortObjects, objects: Iterable[tuple[Address, int]], most: int
-    ) -> Iterator[Staged]:
+    ) -> Generator[Staged]:
         """As `StreamStore.stage_object`: yield some that were staged at a time."""
-        return iter(())
+        yield from ()

@@ -9,7 +9,7 @@ Errors and retries are described in `bucket`, what makes a write safe in `object
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final
 
 from botocore import exceptions as boto
@@ -179,18 +179,18 @@ class S3Backend(
     def write(self, key: str, data: bytes) -> None:
         write(self.bucket, key, data)
 
-    def fetch_each(self, keys: Iterable[str], most: int) -> Iterator[tuple[int, bytes]]:
+    def fetch_each(self, keys: Iterable[str], most: int) -> Generator[tuple[int, bytes]]:
         return fetch_each(self.bucket, keys, most)
 
     def writes_each(self) -> bool:
         return writes_each(self.bucket)
 
-    def write_each(self, objects: Iterable[tuple[str, bytes]], most: int) -> Iterator[tuple[int, int]]:
+    def write_each(self, objects: Iterable[tuple[str, bytes]], most: int) -> Generator[tuple[int, int]]:
         return write_each(self.bucket, objects, most)
 
     def copy_each(
         self, source: SendsMany, keys: Iterable[str], is_right: Callable[[int, bytes], bool], most: int
-    ) -> Iterator[tuple[int, int]] | None:
+    ) -> Generator[tuple[int, int]] | None:
         if not isinstance(source, S3Backend):
             return None
         return copy_each(source.bucket, self.bucket, keys, is_right, most)
@@ -254,7 +254,7 @@ class S3Backend(
         return diagnose(self.bucket, spaces) if for_writing else iter(())
 
     def probe_beside(self, source: Backend, key: str) -> Iterator[Finding]:
-        return iter(())
+        yield from ()
 
     def clock(self) -> tuple[float, float] | None:
         # As in `probe`.

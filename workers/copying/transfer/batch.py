@@ -25,7 +25,7 @@ from snapferry.workers.outcome import BatchOutcome, Failure
 from .interfaces import BatchOptions, ConcurrencyLimit, CopyVerb, Destination, Progress
 from .objects import MANY_DENIED, REFUSALS, DestinationRefuses, ObjectCopier
 
-ASK_AGAIN_S: Final = 2.0
+ASK_AGAIN_S: Final = 5.0
 """Seconds for which objects are kept in flight before limits are asked for again."""
 
 Ask = Callable[[Iterable[Address]], list[Address]]

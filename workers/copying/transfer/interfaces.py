@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypedDict, Unpack, runtime_checkable
 
@@ -127,11 +127,11 @@ class Destination(Protocol):
 
     def copy_each(
         self, source: StreamStore, objects: Iterable[tuple[Address, int]], most: int, /
-    ) -> Iterator[tuple[Address, int]]: ...
+    ) -> Generator[tuple[Address, int]]: ...
 
     def stage_each(
         self, source: StreamStore, objects: Iterable[tuple[Address, int]], most: int, /
-    ) -> Iterator[Staged]: ...
+    ) -> Generator[Staged]: ...
 
     def commit_staged(self, uploads: Sequence[Upload], /) -> None: ...
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
@@ -13,7 +13,7 @@ from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.pools.together import MOST_TOGETHER
 from snapferry.stores.runtime.containment import is_unexpected, unexpected
 from snapferry.stores.runtime.interruption import mark_as_owners
-from snapferry.stores.stream_store import Staged, StreamStore
+from snapferry.stores.stream_store import StreamStore
 from snapferry.stores.streams import Upload
 from snapferry.workers.outcome import OVER_BUDGET, Failure
 
@@ -110,9 +110,7 @@ class ObjectCopier:
         objects, results = self._objects, self.results
         asked = ((address, objects[address]) for address in addresses)
         count = planned = moved = 0
-        with closing(
-            cast("Generator[tuple[Address, int]]", self._destination.copy_each(self._source, asked, most))
-        ) as copied:
+        with closing(self._destination.copy_each(self._source, asked, most)) as copied:
             for address, length in copied:
                 results[address] = length
                 count += 1
@@ -172,9 +170,7 @@ class ObjectCopier:
             return ()
         objects = self._objects
         asked = ((address, objects[address]) for address in addresses)
-        with closing(
-            cast("Generator[Staged]", self._destination.stage_each(self._source, asked, most))
-        ) as found:
+        with closing(self._destination.stage_each(self._source, asked, most)) as found:
             for some in found:
                 for address, (upload, length) in some.items():
                     staged[address] = upload, length, objects[address], length

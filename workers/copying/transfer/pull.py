@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Lock
-from typing import Final, Unpack, cast
+from typing import Final, Unpack
 
 from snapferry.stores.address import Address
 from snapferry.stores.errors import StoreError
@@ -174,7 +174,7 @@ class _FilesOfBatch:
 
     def stage_each(
         self, source: StreamStore, objects: Iterable[tuple[Address, int]], most: int
-    ) -> Iterator[Staged]:
+    ) -> Generator[Staged]:
         if self._target.linked:
             return
         # The object of a file -> the file. Files with the same bytes are staged by themselves.
@@ -189,7 +189,7 @@ class _FilesOfBatch:
 
         with (
             contained(self.label),
-            closing(cast("Generator[tuple[Address, bytes]]", source.fetch_each(wanted(), most))) as fetched,
+            closing(source.fetch_each(wanted(), most)) as fetched,
         ):
             for some in in_runs(fetched):
                 found = [files[address] for address, _ in some]
@@ -204,8 +204,8 @@ class _FilesOfBatch:
 
     def copy_each(
         self, source: StreamStore, objects: Iterable[tuple[Address, int]], most: int
-    ) -> Iterator[tuple[Address, int]]:
-        return iter(())
+    ) -> Generator[tuple[Address, int]]:
+        yield from ()
 
     def copy_object(
         self,

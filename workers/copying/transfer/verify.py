@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Final, Unpack, cast
+from typing import Final, Unpack
 
 from snapferry.stores.address import EMPTY_ADDRESS, Address
 from snapferry.stores.errors import ObjectMissing, StoreError
@@ -159,9 +159,7 @@ class _Verifier:
         sizes = self._objects
         intact: set[Address] = set()
         asked = ((address, sizes[address]) for address in addresses)
-        with closing(
-            cast("Generator[tuple[Address, bytes]]", self._store.fetch_each(asked, most))
-        ) as fetched:
+        with closing(self._store.fetch_each(asked, most)) as fetched:
             for some in in_runs(fetched):
                 # Longer bytes may have been cut off.
                 found = {address: len(data) for address, data in some if len(data) <= sizes[address]}

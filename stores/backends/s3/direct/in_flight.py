@@ -29,7 +29,7 @@ MOST_FAILURES: Final = 3
 
 # Where only a few answers have arrived, others arrive soon if the server is near: the longest wait for them, for each
 # request in flight.
-GATHER_S: Final = 0.00006
+GATHER_S: Final = 0.00004
 
 
 class PooledRequest(NamedTuple):

@@ -7,7 +7,7 @@ functions for one object. They send it again, and give its error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from .confirm import DETECT_AFTER_BYTES
 from .small import md5_of
 
 
-def fetch_each(bucket: Bucket, keys: Iterable[str], most: int) -> Iterator[tuple[int, bytes]]:
+def fetch_each(bucket: Bucket, keys: Iterable[str], most: int) -> Generator[tuple[int, bytes]]:
     """Yield the position and the bytes of the short objects under *keys*, at most *most* requests at once."""
     with _what_it_can(bucket), _Sender(bucket, GET) as sender:
         yield from sender.exchange(
@@ -38,7 +38,7 @@ def writes_each(bucket: Bucket) -> bool:
     return any(found)
 
 
-def write_each(bucket: Bucket, objects: Iterable[tuple[str, bytes]], most: int) -> Iterator[tuple[int, int]]:
+def write_each(bucket: Bucket, objects: Iterable[tuple[str, bytes]], most: int) -> Generator[tuple[int, int]]:
     """
     Write *objects*, each a key and its bytes, at most *most* at once. Yield those that are confirmed; count these.
 
@@ -50,7 +50,7 @@ def write_each(bucket: Bucket, objects: Iterable[tuple[str, bytes]], most: int) 
 
 def copy_each(
     source: Bucket, bucket: Bucket, keys: Iterable[str], is_right: Callable[[int, bytes], bool], most: int
-) -> Iterator[tuple[int, int]]:
+) -> Generator[tuple[int, int]]:
     """
     As `write_each`, with the objects under *keys* of *source*, each as soon as it arrives, if it *is_right*.
 
@@ -98,7 +98,7 @@ class _Sender:
 
         return None if path is None else path.to_get(key, arrived)
 
-    def exchange(self, requests: Iterable[Request | None], most: int) -> Iterator[Any]:
+    def exchange(self, requests: Iterable[Request | None], most: int) -> Generator[Any]:
         """Yield what comes of *requests*; None is the end of them."""
         path = self._bucket.free_path
         if path is None:
