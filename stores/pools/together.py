@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import islice
+from time import monotonic
 from typing import Final, TypeVar, cast
 
 from snapferry.stores.address import Address, object_key
@@ -23,6 +23,9 @@ from snapferry.stores.streams import Upload
 from snapferry.stores.treehash import digests
 
 _T = TypeVar("_T")
+
+RUN_S: Final = 0.5
+"""Seconds after which objects that arrived are handled, however few they are."""
 
 SHORT_BYTES: Final = 64 * 1024
 """A longer object is not worth fetching together with others."""
@@ -138,9 +141,17 @@ def stage_each(
 
 
 def in_runs(items: Iterable[_T]) -> Iterator[list[_T]]:
-    """Yield *items* some at a time, as many as are best handled together."""
-    left = iter(items)
-    while some := list(islice(left, MOST_TOGETHER)):
+    """Yield *items* some at a time: as many as are best handled together, fewer where they come slowly."""
+    some: list[_T] = []
+    until = 0.0
+    for item in items:
+        some.append(item)
+        if len(some) == 1:
+            until = monotonic() + RUN_S
+        if len(some) == MOST_TOGETHER or monotonic() >= until:
+            yield some
+            some = []
+    if some:
         yield some
 
 

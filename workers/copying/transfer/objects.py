@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 from snapferry.stores.address import Address
 from snapferry.stores.errors import AccessDenied, StoreError, StoreFull, StoreNotFound
 from snapferry.stores.hashing import CHUNK_BYTES
-from snapferry.stores.pools.together import MOST_TOGETHER
+from snapferry.stores.pools.together import in_runs
 from snapferry.stores.runtime.containment import is_unexpected, unexpected
 from snapferry.stores.runtime.interruption import mark_as_owners
 from snapferry.stores.stream_store import StreamStore
@@ -109,20 +109,12 @@ class ObjectCopier:
             return ()
         objects, results = self._objects, self.results
         asked = ((address, objects[address]) for address in addresses)
-        count = planned = moved = 0
         with closing(self._destination.copy_each(self._source, asked, most)) as copied:
-            for address, length in copied:
-                results[address] = length
-                count += 1
-                planned += objects[address]
-                moved += length
-                if count == MOST_TOGETHER:
-                    self._note_success(address)
-                    self._progress.advance(count, planned, moved)
-                    count = planned = moved = 0
-        if count:
-            self._note_success(address)
-            self._progress.advance(count, planned, moved)
+            for some in in_runs(copied):
+                results.update(some)
+                self._note_success(some[0][0])
+                planned = sum(objects[address] for address, _ in some)
+                self._progress.advance(len(some), planned, sum(length for _, length in some))
         return results
 
     @contextmanager
