@@ -202,13 +202,13 @@ def run_in_flight(
             if limit is not None:
                 limit.leave_some(entered)
         missed = [address for address in taken if address not in done]
-        if not began and not taken:
+        nothing_done = len(missed) == len(taken)
+        if not taken and not began:
             # How the destination confirms a write may be unknown until some objects were written.
             missed = list(islice(short, flights))
-        if not missed and not taken:
-            break
+            nothing_done = not missed
         run_concurrently(one, missed, flights, limit)
-        if began and len(missed) == len(taken):
+        if nothing_done:
             break
         began = True
     left = list(short)

@@ -27,6 +27,9 @@ from .response import RECEIVE_BYTES, Connection, Head
 MOST_FAILURES: Final = 3
 """After so many failures in a row nothing more is sent."""
 
+# Requests that wait for a connection look for it after so many seconds, if no answer arrives before.
+CONNECTED_S: Final = 0.01
+
 # Where only a few answers have arrived, others arrive soon if the server is near: the longest wait for them, for each
 # request in flight.
 GATHER_S: Final = 0.00004
@@ -72,7 +75,7 @@ def exchange(requests: Iterator[PooledRequest], most: int) -> Generator[object]:
             failures += flights.send(waiting)
             if not flights.number:
                 return
-            for answer in flights.receive():
+            for answer in flights.receive(CONNECTED_S if waiting else SLICE_S):
                 found = None if answer is None else answer[0](*answer[1:])
                 failures = failures + 1 if found is None else 0
                 if isinstance(found, PooledRequest):
@@ -147,11 +150,15 @@ class _Flights:
         self._poll.register(connection, select.POLLIN)
         return connection
 
-    def receive(self) -> Iterator[tuple[Callable[[Head, bytes], object], Head, bytes] | None]:
-        """Wait for answers. Yield those that have begun to arrive, each read to its end; None for a failed request."""
+    def receive(self, wait_s: float) -> Iterator[tuple[Callable[[Head, bytes], object], Head, bytes] | None]:
+        """
+        Wait for answers for at most *wait_s* seconds.
+
+        Yields those that have begun to arrive, each read to its end; None for a failed request.
+        """
         checkpoint()
         flying, poll = self._flying, self._poll
-        ready = poll.poll(SLICE_S * 1000)
+        ready = poll.poll(wait_s * 1000)
         if 0 < len(ready) < len(flying) // 2:
             sleep(GATHER_S * len(flying))
             ready = poll.poll(0)
