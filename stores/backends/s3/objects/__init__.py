@@ -2,6 +2,7 @@
 Objects in a bucket: how they are read, written, confirmed and deleted.
 
     small      one request each: GET, PUT, HEAD, DELETE, and listings
+    many       many short objects in flight in one thread
     ranges     read an object, a large one in ranges, several at the same time
     confirm    write an object and prove that the bucket holds the bytes that were sent
     detect     find out how a server confirms writes

@@ -7,6 +7,7 @@ functions for one object. They send it again, and give its error.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -20,6 +21,8 @@ from snapferry.stores.runtime.interruption import is_owners
 
 from .confirm import DETECT_AFTER_BYTES
 from .small import md5_of
+
+logger = logging.getLogger(__name__)
 
 
 def fetch_each(bucket: Bucket, keys: Iterable[str], most: int) -> Generator[tuple[int, bytes]]:
@@ -151,6 +154,7 @@ def _what_it_can(bucket: Bucket) -> Iterator[None]:
     except StoreError as error:
         if is_owners(error):
             raise
+        logger.info("%s: objects are sent one by one: %s", bucket.label, error.detail)
 
 
 def _is_known(features: ServerFeatures) -> bool:
