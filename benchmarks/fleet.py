@@ -79,6 +79,11 @@ class Fleet:
         self._stack.close()
 
     @property
+    def more(self) -> Mapping[str, str]:
+        """The variables that its processes have."""
+        return self._more
+
+    @property
     def broker(self) -> str:
         """The URL of its Redis."""
         return self._redis.url

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +11,8 @@ from statistics import median
 from typing import Final
 
 from .. import commands, data, servers
-from ..fleet import Fleet, job_seconds
-from ..measure import Command, cores, filesystem
+from ..fleet import Fleet
+from ..measure import Command, filesystem
 from ..plots import TIME, Point
 from ..report import FLUSHED, RCLONE, SNAPDIR, Goal, Result, timed
 from ..rounds import (
@@ -22,13 +21,12 @@ from ..rounds import (
     OURS,
     Round,
     Start,
-    floor_of,
     measure_rounds,
-    peers_in,
     remove,
     same_folders,
     seconds_of,
 )
+from .alone import fleet_in, job_alone
 from .case import Setting
 from .start import start_in
 
@@ -60,7 +58,7 @@ def in_memory(
 
     def measure(setting: Setting) -> list[Result]:
         number = files // setting.scale
-        with _fleet_in(setting.folder) as fleet:
+        with fleet_in(setting.folder) as fleet:
             found = _copied(
                 setting.folder,
                 number,
@@ -74,7 +72,7 @@ def in_memory(
         points = _points(number, size_bytes, found)
         return [
             timed(words, found, setting.goal(goal), objects=number, points=points),
-            _job_alone(words, found, setting.goal(job_goal or goal)),
+            job_alone(words, found, setting.goal(job_goal or goal)),
         ]
 
     return measure
@@ -99,7 +97,7 @@ def on_disk(
         number = files // setting.scale
         times = setting.times(rounds)
         start, disk = start_in(setting.folder), filesystem(setting.disk)
-        with _fleet_in(setting.folder) as fleet:
+        with fleet_in(setting.folder) as fleet:
             found = _copied(
                 setting.disk,
                 number,
@@ -113,7 +111,7 @@ def on_disk(
         words = f"{number:,} files of {size}, file to file on a disk ({disk}), snapferry durably"
         whole = setting.goal(goal) if goal else None
         job = setting.goal(ext4_job_goal) if ext4_job_goal and disk == "ext4" else whole
-        return [timed(words, found, whole, objects=number), _job_alone(words, found, job)]
+        return [timed(words, found, whole, objects=number), job_alone(words, found, job)]
 
     return measure
 
@@ -134,13 +132,6 @@ def startup(setting: Setting) -> list[Result]:
         replace(started, floor=()),
         timed("start: `--help`; peer: bare import", shown, Goal(value=HELP_S)),
     ]
-
-
-def _fleet_in(folder: Path) -> Fleet:
-    """Return a fleet of an orchestrator and a worker for each core."""
-    files = folder / "fleet"
-    files.mkdir(exist_ok=True)
-    return Fleet(files, cores(), {})
 
 
 def _copied(
@@ -201,19 +192,6 @@ def _copied(
             os.sync()
 
     return measure_rounds(times, sides, clean=clean, check=check, ran=settle, start=start)
-
-
-def _job_alone(words: str, rounds: list[Round], goal: Goal | None) -> Result:
-    """Return the line for the time that jobs on a fleet took by their own records."""
-    return Result(
-        f"{words}; only the job, on a fleet that runs already",
-        "s",
-        tuple(job_seconds(json.loads(one.runs[FLEET].said)) for one in rounds),
-        {peer: seconds_of(rounds, peer) for peer in peers_in(rounds)},
-        goal,
-        "same rounds, by the job's own record; whole runs of the peers",
-        floor_of(rounds),
-    )
 
 
 def _points(files: int, size_bytes: int, rounds: list[Round]) -> list[Point]:

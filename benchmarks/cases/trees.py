@@ -13,8 +13,9 @@ from ..floor import digest_of
 from ..measure import Command
 from ..one_sided import objects_of
 from ..report import SNAPDIR, Goal, Result, largest_process, timed
-from ..rounds import FLOOR, OURS, Different, measure_rounds, remove, same_folders, same_trees
+from ..rounds import FLEET, FLOOR, OURS, Different, measure_rounds, remove, same_folders, same_trees
 from ..servers import BigServer, S3Server
+from .alone import fleet_in, job_alone, on_fleet
 from .buckets import SOURCE, empty, fill, same_buckets
 from .case import SERVED, Setting, need_memory
 from .start import start_in
@@ -38,14 +39,22 @@ def push_small(setting: Setting) -> list[Result]:
     words = f"push of {files:,} files of 4 KiB"
     start = start_in(folder)
     stores = {side: folder / side for side in SIDES}
-    to_directory = measure_rounds(
-        setting.times(5),
-        _pushes(folder, tree, {side: f"file://{store}" for side, store in stores.items()})
-        | {FLOOR: commands.one_sided_floor("push", str(tree), str(folder / FLOOR))},
-        clean=lambda: remove(*stores.values(), folder / FLOOR),
-        check=lambda: same_folders(stores[OURS], stores[SNAPDIR]),
-        start=start,
-    )
+    by_fleet = folder / "by-fleet"
+
+    def check() -> None:
+        for other in (stores[SNAPDIR], by_fleet):
+            same_folders(stores[OURS], other)
+
+    with fleet_in(folder, folder) as fleet:
+        to_directory = measure_rounds(
+            setting.times(5),
+            _pushes(folder, tree, {side: f"file://{store}" for side, store in stores.items()})
+            | {FLEET: on_fleet(commands.ours_push(str(tree), f"file://{by_fleet}"), fleet)}
+            | {FLOOR: commands.one_sided_floor("push", str(tree), str(folder / FLOOR))},
+            clean=lambda: remove(*stores.values(), by_fleet, folder / FLOOR),
+            check=check,
+            start=start,
+        )
     remove(*stores.values(), folder / FLOOR)
     with S3Server(":memory:", folder / "server.log") as server:
         to_s3 = measure_rounds(
@@ -58,6 +67,7 @@ def push_small(setting: Setting) -> list[Result]:
         )
     return [
         timed(f"{words} to a directory", to_directory, setting.goal(TO_DIRECTORY), objects=files),
+        job_alone(f"{words} to a directory", to_directory, setting.goal(TO_DIRECTORY)),
         timed(f"{words} to S3, no latency", to_s3, setting.goal(TO_S3), others_are=SERVED, objects=files),
     ]
 
@@ -69,21 +79,28 @@ def pull_small(setting: Setting) -> list[Result]:
     snapshot = data.pushed_store(folder, store, files=files, size_bytes=FILE_BYTES)
     words = f"pull of {files:,} files of 4 KiB"
     start = start_in(folder)
-    trees = {side: folder / side for side in (*SIDES, FLOOR)}
+    trees, by_fleet = {side: folder / side for side in (*SIDES, FLOOR)}, folder / "by-fleet"
     listed = folder / "objects"
     listed.write_text(objects_of(store))
 
     def clean() -> None:
-        remove(*trees.values())
+        remove(*trees.values(), by_fleet)
 
     def check() -> None:
         same_trees(trees[OURS], trees[SNAPDIR])
 
+    def check_all() -> None:
+        check()
+        same_trees(trees[OURS], by_fleet)
+
     def floor(of: str) -> dict[str, Command]:
         return {FLOOR: commands.one_sided_floor("pull", str(listed), of, str(trees[FLOOR]))}
 
-    sides = _pulls(folder, snapshot, f"file://{store}", trees) | floor(str(store))
-    from_directory = measure_rounds(setting.times(5), sides, clean=clean, check=check, start=start)
+    with fleet_in(folder, folder) as fleet:
+        sides = _pulls(folder, snapshot, f"file://{store}", trees)
+        sides[FLEET] = on_fleet(commands.ours_pull(snapshot, f"file://{store}", str(by_fleet)), fleet)
+        sides |= floor(str(store))
+        from_directory = measure_rounds(setting.times(5), sides, clean=clean, check=check_all, start=start)
     with S3Server(":memory:", folder / "server.log") as server:
         fill(server, store, ())
         sides = _pulls(folder, snapshot, f"s3://{SOURCE}", trees, server.environment)
@@ -91,6 +108,7 @@ def pull_small(setting: Setting) -> list[Result]:
         from_s3 = measure_rounds(setting.times(3), sides, clean=clean, check=check, start=start)
     return [
         timed(f"{words} from a directory", from_directory, setting.goal(TO_DIRECTORY), objects=files),
+        job_alone(f"{words} from a directory", from_directory, setting.goal(TO_DIRECTORY)),
         timed(f"{words} from S3, no latency", from_s3, setting.goal(TO_S3), others_are=SERVED, objects=files),
     ]
 

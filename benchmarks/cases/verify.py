@@ -13,8 +13,9 @@ from ..measure import Command, CommandFailed
 from ..one_sided import objects_of
 from ..progress import say
 from ..report import SNAPDIR, Goal, Result, largest_process, timed
-from ..rounds import FLOOR, OURS, Start, measure_rounds
+from ..rounds import FLEET, FLOOR, OURS, Start, measure_rounds
 from ..servers import BigServer, S3Server
+from .alone import fleet_in, job_alone, on_fleet
 from .buckets import SOURCE, fill
 from .case import SERVED, Setting, need_memory
 from .distance import DELAY_S, SCALE_BATCH, SCALE_JOBS, WORKERS, cpu_of_servers, scaled
@@ -38,15 +39,17 @@ def small(setting: Setting) -> list[Result]:
     start = start_in(folder)
     listed = folder / "objects"
     listed.write_text(objects_of(store))
-    found = _beside_the_peer(
-        setting,
-        snapshot,
-        f"{words} in a directory",
-        f"file://{store}",
-        objects=files,
-        floor=commands.one_sided_floor("verify", str(listed), str(store)),
-        start=start,
-    )
+    with fleet_in(folder) as fleet:
+        found = _beside_the_peer(
+            setting,
+            snapshot,
+            f"{words} in a directory",
+            f"file://{store}",
+            objects=files,
+            floor=commands.one_sided_floor("verify", str(listed), str(store)),
+            start=start,
+            fleet=fleet,
+        )
     with S3Server(":memory:", folder / "server.log") as server:
         fill(server, store, ())
         found += _beside_the_peer(
@@ -89,13 +92,15 @@ def _beside_the_peer(
     objects: int,
     floor: Command | None = None,
     start: Start | None = None,
+    fleet: Fleet | None = None,
 ) -> list[Result]:
     """Return the lines for the times, and from one more round for the memory, which takes time to measure."""
     sides: dict[str, Command] = {
         OURS: commands.ours_verify(snapshot, store, more),
         SNAPDIR: commands.peer("verify", snapshot, store, cache=setting.folder / "cache", more=more),
     }
-    with_floor = sides | ({} if floor is None else {FLOOR: floor})
+    by_fleet = {} if fleet is None else {FLEET: on_fleet(sides[OURS], fleet)}
+    with_floor = sides | by_fleet | ({} if floor is None else {FLOOR: floor})
     rounds = measure_rounds(setting.times(3), with_floor, start=start)
     weighed = measure_rounds(1, sides, memory=True)
     for one in (*rounds, *weighed):
@@ -110,6 +115,7 @@ def _beside_the_peer(
             others_are=SERVED if more else "other work on the machine",
             objects=objects,
         ),
+        *([] if fleet is None else [job_alone(words, rounds, setting.goal(TIME))]),
         largest_process(words, weighed, setting.goal(MEMORY)),
     ]
 
