@@ -235,8 +235,15 @@ class ConnectionPool:
             if missing <= 0 or monotonic() < self._open_at:
                 return
             self._opening += missing
-        for _ in range(missing):
-            threading.Thread(target=copy_context().run, args=(self._open,), daemon=True).start()
+        for started in range(missing):
+            try:
+                threading.Thread(target=copy_context().run, args=(self._open,), daemon=True).start()
+            except (RuntimeError, MemoryError):
+                # As many as there are have to do.
+                with self._opening_lock:
+                    self._opening -= missing - started
+                    self._open_at = monotonic() + AGAIN_S
+                return
 
     def _open(self) -> None:
         opened = False

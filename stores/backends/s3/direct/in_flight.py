@@ -27,12 +27,12 @@ from .response import RECEIVE_BYTES, Connection, Head
 MOST_FAILURES: Final = 3
 """After so many failures in a row nothing more is sent."""
 
-# Requests that wait for a connection look for it after so many seconds, if no answer arrives before.
-CONNECTED_S: Final = 0.01
-
 # Where only a few answers have arrived, others arrive soon if the server is near: the longest wait for them, for each
 # request in flight.
 GATHER_S: Final = 0.00004
+
+AHEAD_S: Final = 0.02
+"""Seconds after which a request that waits for a connection is tried again, whatever the others do."""
 
 
 class PooledRequest(NamedTuple):
@@ -75,12 +75,14 @@ def exchange(requests: Iterator[PooledRequest], most: int) -> Generator[object]:
             failures += flights.send(waiting)
             if not flights.number:
                 return
-            for answer in flights.receive(CONNECTED_S if waiting else SLICE_S):
+            for answer in flights.receive(AHEAD_S if waiting else SLICE_S):
                 found = None if answer is None else answer[0](*answer[1:])
-                failures = failures + 1 if found is None else 0
                 if isinstance(found, PooledRequest):
+                    # Not the end of it: writes that all fail are failures in a row, whatever is read between them.
                     waiting.append(found)
-                elif found is not None:
+                    continue
+                failures = failures + 1 if found is None else 0
+                if found is not None:
                     yield found
     finally:
         flights.close()
@@ -134,10 +136,16 @@ class _Flights:
     def _connection(self, pool: ConnectionPool, wanted: int) -> Connection | None:
         """Return a free connection; None if there is none yet. Lets *wanted* be made if there is none."""
         free = self._free.setdefault(pool, [])
-        if free:
-            return free.pop()
-        connection = pool.take_idle()
-        if connection is None:
+        while free:
+            connection = free.pop()
+            # As in the pool: what comes before a request is not its answer.
+            if not connection.is_readable():
+                return connection
+            self._drop(connection)
+        idle = pool.take_idle()
+        if idle is not None:
+            connection = idle
+        else:
             if self._flying:
                 pool.open_ahead(wanted)
                 return None
@@ -152,9 +160,9 @@ class _Flights:
 
     def receive(self, wait_s: float) -> Iterator[tuple[Callable[[Head, bytes], object], Head, bytes] | None]:
         """
-        Wait for answers for at most *wait_s* seconds.
+        Wait for answers, at most *wait_s* seconds. Yield those that have begun to arrive, each read to its end.
 
-        Yields those that have begun to arrive, each read to its end; None for a failed request.
+        None stands for a failed request.
         """
         checkpoint()
         flying, poll = self._flying, self._poll
@@ -168,44 +176,54 @@ class _Flights:
             if flight is None:
                 ended.append(fd)
             else:
-                yield self._receive(fd, flight)
+                yield from self._receive(fd, flight)
         if ended:
             self._drop_ended(ended)
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + SLICE_S
+            # What has arrived meanwhile had to wait for others, and is not late.
+            arrived = {fd for fd, _ in poll.poll(0)}
             for fd, flight in list(flying.items()):
                 longest_s = flight.connection.gettimeout()
-                if longest_s is not None and now - flight.began >= longest_s:
+                if longest_s is not None and fd not in arrived and now - flight.began >= longest_s:
                     del flying[fd]
                     self._drop(flight.connection)
                     yield None
 
     def _receive(
         self, fd: int, flight: _Flight
-    ) -> tuple[Callable[[Head, bytes], object], Head, bytes] | None:
-        """Read an answer to its end; None if it is not an ordinary one."""
+    ) -> Iterator[tuple[Callable[[Head, bytes], object], Head, bytes] | None]:
+        """Read an answer to its end and yield it; None if it is not an ordinary one. Nothing if none has begun."""
         request, connection, _ = flight
         pool = request.pool
+        tls = connection if isinstance(connection, TLSSocket) else None
         try:
-            answer = pool.answer_from(connection, connection.recv(RECEIVE_BYTES), streamed=True)
-            if not isinstance(answer, Head):
-                # The pool has the connection, or has closed it.
-                self._poll.unregister(fd)
-                return None
-            body = pool.read_short(answer)
+            # What has arrived may be TLS's own, such as a session ticket. Waiting behind it would hold up the others.
+            received = tls.recv_within(0, RECEIVE_BYTES) if tls else connection.recv(RECEIVE_BYTES)
+            if received is None:
+                self._flying[fd] = flight
+                return
+            answer = pool.answer_from(connection, received, streamed=True)
+            body = pool.read_short(answer) if isinstance(answer, Head) else b""
         except BaseException as error:
             self._poll.unregister(fd)
             connection.close()
-            if _is_failure(error):
-                return None
-            raise
+            if not _is_failure(error):
+                raise
+            yield None
+            return
+        if not isinstance(answer, Head):
+            # The pool has the connection, or has closed it.
+            self._poll.unregister(fd)
+            yield None
+            return
         # TLS may have decrypted more than the answer.
-        if not answer.reusable or (isinstance(connection, TLSSocket) and connection.pending()):
+        if not answer.reusable or (tls and tls.pending()):
             self._drop(connection)
         else:
             self._free[pool].append(connection)
-        return request.then, answer, body
+        yield request.then, answer, body
 
     def _drop_ended(self, ended: list[int]) -> None:
         """Close free connections that the server has ended, or on which it has sent what nobody asked for."""

@@ -48,6 +48,9 @@ CONNECT_S: Final = 20.0
 # A request of this size fits into the buffers of the kernel.
 SENT_AT_ONCE_BYTES: Final = 8 * 1024
 
+# So often a connection without an answer is read for messages of TLS's own. Servers send one or two session tickets.
+MOST_TICKETS: Final = 8
+
 _UNLIMITED: Final = 1 << 62
 
 if TYPE_CHECKING:
@@ -225,7 +228,23 @@ class TLSSocket(_Watched, ssl.SSLSocket):  # type: ignore[misc]
     _send = ssl.SSLSocket.send
 
     def is_readable(self) -> bool:
-        return bool(self.pending()) or super().is_readable()
+        """As for a plain connection. What was there to read may be lost."""
+        for _ in range(MOST_TICKETS):
+            if not self.pending() and not super().is_readable():
+                return False
+            # What has arrived may be TLS's own, such as a session ticket, with no data behind it.
+            super().settimeout(0)
+            try:
+                self._receive(1)
+            except ssl.SSLWantReadError:
+                continue
+            except OSError:
+                return True
+            else:
+                return True
+            finally:
+                super().settimeout(min(self._max_silence_s, SLICE_S))
+        return True
 
     def recv_within(self, wait_s: float, size: int) -> bytes | None:
         give_up_at = monotonic() + wait_s
