@@ -168,8 +168,8 @@ class SendsMany(Protocol):
 
     Ask the outermost backend alone, not `feature_of`: a wrapper must see each key. *most*: how many keys may be in
     flight at once. A key whose position is not yielded must be read or written by itself, which also gives its error:
-    it may be unknown, or not sent. Nothing is raised but what the arguments and a checkpoint raise. Close an iterator
-    that is not read to its end.
+    it may be unknown, or not sent. So it is with all others after a `StoreError`. Raises also what the arguments and a
+    checkpoint raise. Close an iterator that is not read to its end.
     """
 
     def fetch_each(self, keys: Iterable[str], most: int) -> Generator[tuple[int, bytes]]:

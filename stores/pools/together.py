@@ -7,6 +7,7 @@ object. They read it again and raise its error. So nothing here decides that an 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from time import monotonic
@@ -21,6 +22,8 @@ from snapferry.stores.runtime.containment import is_unexpected
 from snapferry.stores.stream_store import ShortObjects, Staged
 from snapferry.stores.streams import Upload
 from snapferry.stores.treehash import digests
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -67,16 +70,21 @@ def stage_many(
     if not _is_of(backend, UploadsMany):
         return {}
     fetched = source.fetch_objects(addresses, size_hints)
-    found = {address: data for address, data in zip(addresses, fetched, strict=True) if data is not None}
+    found = [(address, data) for address, data in zip(addresses, fetched, strict=True) if data is not None]
     try:
-        uploads = cast(UploadsMany, backend).upload_many(list(map(object_key, found)), list(found.values()))
+        return _uploads(backend, found)
     except Exception as error:
         if not _is_the_backends(error):
             raise
         return {}
+
+
+def _uploads(backend: Backend, found: list[tuple[Address, bytes]]) -> dict[Address, tuple[Upload, int]]:
+    keys, data = [object_key(each[0]) for each in found], [each[1] for each in found]
+    uploads = cast(UploadsMany, backend).upload_many(keys, data)
     return {
         address: (upload, len(data))
-        for (address, data), upload in zip(found.items(), uploads, strict=False)  # the rest failed
+        for (address, data), upload in zip(found, uploads, strict=False)  # the rest failed
     }
 
 
@@ -132,12 +140,7 @@ def stage_each(
         return
     with _until_an_error(source.fetch_each(objects, most)) as fetched:
         for some in in_runs(fetched):
-            keys, data = [object_key(each[0]) for each in some], [each[1] for each in some]
-            uploads = cast(UploadsMany, backend).upload_many(keys, data)
-            yield {
-                address: (upload, len(data))
-                for (address, data), upload in zip(some, uploads, strict=False)  # the rest failed
-            }
+            yield _uploads(backend, some)
 
 
 def in_runs(items: Iterable[_T]) -> Iterator[list[_T]]:
@@ -178,6 +181,7 @@ def _until_an_error(found: Generator[_T]) -> Iterator[Generator[_T]]:
     except Exception as error:
         if not _is_the_backends(error):
             raise
+        logger.info("objects are handled one by one: %s", error)
 
 
 def _is_of(backend: Backend, feature: type) -> bool:

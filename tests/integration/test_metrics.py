@@ -127,7 +127,8 @@ def test_the_figures_of_a_job_with_bad_objects_are_those_of_its_record(
         == jobs.failed_by_class(job_id)
         == {"ObjectMissing": 1, "IntegrityError": 1}
     )
-    # The corrupt object is fetched, and then read twice to its end. A directory is sent no request.
+    # The corrupt object is fetched, and then read twice to its end. It and the missing one are requested in flight
+    # before, unless they are among the first. A directory is sent no request.
     assert requests(worker, "source")["GetObject"] in {281, 282, 283, 284}
     assert requests(worker, "source").keys() <= {"GetObject", "HeadBucket"}
     assert requests(worker, "destination") == {}

@@ -135,42 +135,33 @@ class _Verifier:
     def look_at_short(self, addresses: Sequence[Address]) -> list[Address]:
         """Read short objects. Returns those that must be read by themselves, because they may not be intact."""
         sizes = [self._objects[address] for address in addresses]
-        found = self._store.fetch_objects(addresses, sizes)
-        left: list[Address] = []
-        intact: Address | None = None
-        planned = read = 0
-        for address, size, data in zip(addresses, sizes, found, strict=True):
-            # Longer bytes may have been cut off.
-            if data is None or len(data) > size:
-                left.append(address)
-            else:
-                intact = address
-                planned += size
-                read += len(data)
-        if intact is not None:
-            self._note_intact(intact)
-            with self._lock:
-                self.read += read
-            self._progress.advance(len(addresses) - len(left), planned, read)
-        return left
+        fetched = self._store.fetch_objects(addresses, sizes)
+        intact = self._note_all_intact(
+            (address, data) for address, data in zip(addresses, fetched, strict=True) if data is not None
+        )
+        return [] if len(intact) == len(addresses) else [each for each in addresses if each not in intact]
 
     def look_at_each(self, addresses: Iterable[Address], most: int) -> Container[Address]:
         """Read short objects, *most* at once. Returns those that are intact; read the others by themselves."""
-        sizes = self._objects
         intact: set[Address] = set()
-        asked = ((address, sizes[address]) for address in addresses)
+        asked = ((address, self._objects[address]) for address in addresses)
         with closing(self._store.fetch_each(asked, most)) as fetched:
             for some in in_runs(fetched):
-                # Longer bytes may have been cut off.
-                found = {address: len(data) for address, data in some if len(data) <= sizes[address]}
-                if found:
-                    intact.update(found)
-                    self._note_intact(next(iter(found)))
-                    read = sum(found.values())
-                    with self._lock:
-                        self.read += read
-                    self._progress.advance(len(found), sum(map(sizes.__getitem__, found)), read)
+                intact.update(self._note_all_intact(some))
         return intact
+
+    def _note_all_intact(self, fetched: Iterable[tuple[Address, bytes]]) -> Mapping[Address, int]:
+        """Note those of *fetched*, which are verified, that are not longer than planned; return their lengths."""
+        sizes = self._objects
+        # Longer bytes may have been cut off.
+        found = {address: len(data) for address, data in fetched if len(data) <= sizes[address]}
+        if found:
+            self._note_intact(next(iter(found)))
+            read = sum(found.values())
+            with self._lock:
+                self.read += read
+            self._progress.advance(len(found), sum(map(sizes.__getitem__, found)), read)
+        return found
 
     def look(self, address: Address) -> None:
         """Read an object. A missing one is noted for a second look."""

@@ -37,13 +37,17 @@ from .response import (
 from .sending import send
 
 AGAIN_S: Final = 1.0
-"""Seconds without connections that are made ahead, after one that could not be made."""
+"""After a connection could not be made, none is made ahead for so many seconds."""
 
 _FRAMING: Final = {"content-length", "transfer-encoding"}
 
 
 class NotConnected(Exception):
     """The connection could not be made; the cause is the error of the system. Nothing was sent."""
+
+
+FAILURES: Final = (NotConnected, HTTPException, OSError)
+"""What a request raises that did not end in an answer."""
 
 
 class ConnectionPool:
@@ -239,7 +243,7 @@ class ConnectionPool:
             try:
                 threading.Thread(target=copy_context().run, args=(self._open,), daemon=True).start()
             except (RuntimeError, MemoryError):
-                # As many as there are have to do.
+                # There can be no more threads. The connections that there are must do.
                 with self._opening_lock:
                     self._opening -= missing - started
                     self._open_at = monotonic() + AGAIN_S

@@ -12,7 +12,6 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from http.client import HTTPException
 from time import monotonic, sleep
 from typing import Final, NamedTuple
 
@@ -21,7 +20,7 @@ from snapferry.stores.backends.s3.http.sockets import TLSSocket
 from snapferry.stores.errors import StoreError
 from snapferry.stores.runtime.interruption import SLICE_S, checkpoint, is_owners
 
-from .http1 import ConnectionPool, NotConnected
+from .http1 import FAILURES, ConnectionPool
 from .response import RECEIVE_BYTES, Connection, Head
 
 MOST_FAILURES: Final = 3
@@ -249,4 +248,4 @@ def _is_failure(error: BaseException) -> bool:
     """Return whether *error* is a failure of one request, and not the owner's."""
     if isinstance(error, CarriedError):
         return isinstance(error.error, (AnswerTooLong, StoreError)) and not is_owners(error.error)
-    return isinstance(error, (OSError, HTTPException, NotConnected))
+    return isinstance(error, FAILURES)

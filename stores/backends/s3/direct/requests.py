@@ -14,7 +14,6 @@ from binascii import b2a_base64
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from hashlib import sha256
 from html import unescape
-from http.client import HTTPException
 from typing import Final, cast
 from urllib.parse import quote
 
@@ -36,14 +35,13 @@ from snapferry.stores.backends.s3.http.errors import AnswerTooLong
 from snapferry.stores.backends.s3.listing import Page
 from snapferry.stores.backends.s3.sizes import EXPECT_BYTES, MAX_OBJECT_BYTES
 
-from .http1 import ConnectionPool, NotConnected
+from .http1 import FAILURES, ConnectionPool, NotConnected
 from .in_flight import PooledRequest, exchange
 from .listing import NotAPage, read_page
 from .response import MAX_ANSWER_BYTES, Body, Head
 from .sigv4 import EMPTY_SHA256
 from .template import NOTHING_MORE, Template
 
-_FAILURES: Final = (NotConnected, HTTPException, OSError)
 # A success that is not understood here, a redirect, or a request that the server rejects: if boto3 succeeds where
 # the direct path got one of these, the direct path was at fault.
 _BLAMES_PATH: Final = {200, 301, 302, 303, 307, 308, 400, 401, 403, 405, 411, 501}
@@ -95,7 +93,7 @@ class DirectRequests:
         request = f"{template.head(keys, 'HEAD', template.path_of(key), '', EMPTY_SHA256)}\r\n".encode()
         try:
             answer = self.pool.request(request, bodyless=True)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _failed(template, keys, error) from error
         if not isinstance(answer, Head):
             raise _odd(answer, keys)
@@ -107,7 +105,7 @@ class DirectRequests:
         template, keys = self._reading, self._credentials.get_frozen_credentials()
         try:
             answer = self.pool.request(_get(template, keys, key), streamed=True)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _failed(template, keys, error) from error
         if not isinstance(answer, Head):
             # An object without an announced length may have any length, so boto3 requests it again and streams it.
@@ -128,7 +126,7 @@ class DirectRequests:
         request = f"{template.head_with(keys, 'GET', template.path_of(key), headers)}\r\n".encode()
         try:
             answer = self.pool.request(request, streamed=True, partial=True)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _failed(template, keys, error) from error
         if not isinstance(answer, Head):
             raise _odd(answer if answer.status >= 300 else None, keys)
@@ -144,7 +142,7 @@ class DirectRequests:
         template, keys = self._writing, self._credentials.get_frozen_credentials()
         try:
             answer = self.pool.request(_put(template, keys, key, data, content_md5, checksum=checksum))
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _failed(template, keys, error) from error
         return self._etag_after_write(template, keys, answer)
 
@@ -179,7 +177,7 @@ class DirectRequests:
         try:
             with memoryview(part.data) as body:
                 answer = self.pool.request_with_body(request, body, expects=expects)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _failed(template, keys, error) from error
         etag = self._etag_after_write(template, keys, answer)
         if not etag:
@@ -195,7 +193,7 @@ class DirectRequests:
             return answer.header(_ETAG)
         try:
             rest = self.pool.read_rest(answer)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _failed(template, keys, error) from error
         # A success has no body. A server that reports an error after it has sent 200 has one, for boto3 to read.
         if b"<Error" in rest.body:
@@ -209,7 +207,7 @@ class DirectRequests:
         try:
             answer = self.pool.request(f"{head}Content-Length: 0\r\n\r\n".encode())
             whole = self.pool.read_rest(answer) if isinstance(answer, Head) else answer
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _failed(template, keys, error) from error
         found = _copied(whole.body) if whole.status == 200 and _COPIED in whole.body else None
         if found is None or b"<Error" in whole.body:
@@ -225,7 +223,7 @@ class DirectRequests:
         request = f"{template.head(keys, 'GET', template.path, query, EMPTY_SHA256)}\r\n".encode()
         try:
             answer = self._listing_pool.request_page(request)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _failed(template, keys, error) from error
         if answer.status != 200:
             raise _odd(answer, keys)

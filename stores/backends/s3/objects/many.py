@@ -2,15 +2,15 @@
 Many short objects at once, on the direct path alone.
 
 *only what is right*: a request that did not succeed, and a write that the server has not confirmed, is left to the
-functions for one object. They send it again, and give its error.
+functions for one object. They send it again, and give its error. Only a write that may have left other bytes is sent
+again here, by the same function.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
-from typing import Any
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from typing import Any, Self
 
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.direct_path import DirectPath, NewObject, Request
@@ -22,14 +22,12 @@ from snapferry.stores.runtime.interruption import is_owners
 from .confirm import DETECT_AFTER_BYTES, write
 from .small import md5_of
 
-logger = logging.getLogger(__name__)
-
 
 def fetch_each(bucket: Bucket, keys: Iterable[str], most: int) -> Generator[tuple[int, bytes]]:
     """Yield the position and the bytes of the short objects under *keys*, at most *most* requests at once."""
-    with _what_it_can(bucket), _Sender(bucket, GET) as sender:
+    with bucket.errors(""), _Sender(bucket, GET) as sender:
         yield from sender.exchange(
-            (sender.get(key, lambda data, at=at: (at, data)) for at, key in enumerate(keys)), most
+            (sender.get(at, key, lambda at, _, data: (at, data)) for at, key in enumerate(keys)), most
         )
 
 
@@ -48,7 +46,7 @@ def write_each(bucket: Bucket, objects: Iterable[tuple[str, bytes]], most: int) 
 
     That is the position and the length in bytes. Any other may have been written or not.
     """
-    with _what_it_can(bucket), _Writer(bucket) as writer:
+    with bucket.errors(""), _Writer(bucket) as writer:
         yield from writer.exchange((writer.put(at, *each) for at, each in enumerate(objects)), most)
 
 
@@ -60,15 +58,12 @@ def copy_each(
 
     An object is in flight until it is confirmed.
     """
-    with _what_it_can(bucket), _Sender(source, GET) as reader, _Writer(bucket) as writer:
+    with bucket.errors(""), _Sender(source, GET) as reader, _Writer(bucket) as writer:
 
         def put(at: int, key: str, data: bytes) -> Request | None:
             return writer.put(at, key, data) if is_right(at, data) else None
 
-        yield from reader.exchange(
-            (reader.get(key, lambda data, at=at, key=key: put(at, key, data)) for at, key in enumerate(keys)),
-            most,
-        )
+        yield from reader.exchange((reader.get(at, key, put) for at, key in enumerate(keys)), most)
 
 
 class _Sender:
@@ -79,7 +74,7 @@ class _Sender:
         self._operation = operation
         self._sent = self.succeeded = 0
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,24 +87,24 @@ class _Sender:
         self._sent += path is not None
         return path
 
-    def get(self, key: str, then: Callable[[bytes], object]) -> Request | None:
-        """Return the request for the object under *key*."""
+    def get(self, at: int, key: str, then: Callable[[int, str, bytes], object]) -> Request | None:
+        """Return the request for the object under *key*; *then* is called with *at*, *key* and the bytes."""
         path = self.path()
 
         def arrived(data: bytes) -> object:
             self.succeeded += 1
-            return then(data)
+            return then(at, key, data)
 
         return None if path is None else path.to_get(key, arrived)
 
     def exchange(self, requests: Iterable[Request | None], most: int) -> Generator[Any]:
         """Yield what comes of *requests*; None is the end of them."""
         path = self._bucket.free_path
-        if path is None:
-            return
-        until_none = iter(iter(requests).__next__, None)
-        with closing(path.exchange(until_none, most)) as outcomes:
-            yield from outcomes
+        if path is not None:
+            # `iter` with two arguments ends at the second one.
+            until_none = iter(iter(requests).__next__, None)
+            with closing(path.exchange(until_none, most)) as outcomes:
+                yield from outcomes
 
 
 class _Writer(_Sender):
@@ -152,18 +147,6 @@ class _Writer(_Sender):
             return Confirmation.DIGEST if self._content_md5 else Confirmation.ETAG
         is_checked = self._features.confirmation is Confirmation.DIGEST
         return Confirmation.DIGEST if is_checked and self._features.content_md5 == self._content_md5 else None
-
-
-@contextmanager
-def _what_it_can(bucket: Bucket) -> Iterator[None]:
-    """End the block at an error of the store, without raising it."""
-    try:
-        with bucket.errors(""):
-            yield
-    except StoreError as error:
-        if is_owners(error):
-            raise
-        logger.info("%s: objects are sent one by one: %s", bucket.label, error.detail)
 
 
 def _is_known(features: ServerFeatures) -> bool:
