@@ -1,4 +1,4 @@
-"""The verbs of a store for many short objects at once. A store that is not faster so leaves every object out."""
+"""The verbs of a store for many short objects at once. A store that gains nothing by them leaves every object out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ShortObjects:
     """
     Many short objects of a store, each of at most `SHORT_BYTES` (`stores.pools.together`).
 
-    An object that is left out must be handled by itself, which also gives its error: that tells nothing about it.
+    Handle an object that is left out by itself, which also gives its error. That it is left out tells nothing about it.
 
     `fetch_objects` and `stage_objects` take some objects, one after the other. The others take any number, given with
     their advisory sizes, and keep *most* of them in flight at once. Close their iterators if they are not read to
