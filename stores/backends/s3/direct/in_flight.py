@@ -26,8 +26,8 @@ from .response import RECEIVE_BYTES, Connection, Head
 MOST_FAILURES: Final = 3
 """After so many failures in a row nothing more is sent."""
 
-# Where only a few answers have arrived, others arrive soon if the server is near. They are waited for so many seconds for
-# each request in flight.
+# Where only a few answers have arrived, others arrive soon if the server is near. The wait for them takes so many
+# seconds for each request in flight.
 GATHER_S: Final = 0.00004
 
 AHEAD_S: Final = 0.02
