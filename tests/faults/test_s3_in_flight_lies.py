@@ -219,3 +219,65 @@ def test_an_answer_that_came_while_others_were_handled_is_not_late(
 
         assert list(exchange(iter(requests), 2)) == ["first", "second"]
         pool.close()
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n" + b"x" * 40_000
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+@pytest.mark.parametrize(
+    ("whole", "stops_at"),
+    [
+        (ANSWER, 1),
+        (ANSWER, 20),
+        (ANSWER, ANSWER.index(b"\r\n\r\n") + 2),
+        (ANSWER, ANSWER.index(b"\r\n\r\n") + 4),
+        (ANSWER, 5000),
+        (ANSWER, len(ANSWER) - 1),
+        (b"HTTP/1.1 503 Later\r\nContent-Length: 9\r\n\r\nnot today", 42),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", 50),
+        (b"220 mail is welcome here\r\n" * 9, 30),
+    ],
+)
+def test_an_answer_that_stalls_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, whole: bytes, stops_at: int, over_tls: bool
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def serve(peer: Peer) -> None:
+        if b"slow" in peer.request():
+            peer.send(whole[:stops_at])
+            begun.set()
+            go_on.wait()
+            peer.send(whole[stops_at:])
+        else:
+            begun.wait()
+            for _ in range(5):
+                peer.send(STORED)
+                peer.request()
+        peer.wait()
+
+    answered: list[bytes] = []
+
+    def quick(head: Head, body: bytes) -> str:
+        answered.append(body)
+        if len(answered) == 5:
+            go_on.set()
+        return "quick"
+
+    context = trusted_tls(monkeypatch, tmp_path) if over_tls else None
+    with hostile(serve, tls=context) as server:
+        pool = pool_of(server.endpoint, tmp_path)
+        # One takes the place of a connection that is given up.
+        for connection in [pool.acquire() for _ in range(3)]:
+            pool.release(connection)
+        requests = [
+            PooledRequest(pool, b"GET /slow HTTP/1.1\r\n\r\n", lambda _, body: body),
+            *[PooledRequest(pool, b"GET /quick HTTP/1.1\r\n\r\n", quick)] * 5,
+        ]
+
+        found = list(exchange(iter(requests), 2))
+
+        assert found.count("quick") == 5
+        assert found[5:] == ([b"x" * 40_000] if whole == ANSWER else [])
+        pool.close()

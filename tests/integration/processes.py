@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from redis.exceptions import RedisError
+
+from snapferry.workers.broker.connection import client
+from snapferry.workers.ledger.keys import WORKERS
 from tests.json_documents import check_output
 
 MARK = "SNAPFERRY_TEST_MARK"
@@ -244,9 +249,23 @@ class Fleet:
 
     @contextmanager
     def worker(self, name: str = "worker", *arguments: str, before: str = "") -> Iterator[Started]:
-        """Run a worker, ready when this is entered; *before* as for `program`."""
-        with self._role("worker", ("--hostname", f"{name}@%h", *arguments), name, before) as running:
+        """Run a worker, ready and announced when this is entered; *before* as for `program`."""
+        node = name if "@" in name else f"{name}@{socket.gethostname()}"
+        earlier = self._announcement(node)
+        with self._role("worker", ("--hostname", node, *arguments), name, before) as running:
+            # A thread of the worker announces it, when it is ready. Jobs are cut for the workers that are announced.
+            until(
+                lambda: self._announcement(node) != earlier or running.process.poll() is not None,
+                f"{node} announced",
+            )
             yield running
+
+    def _announcement(self, node: str) -> Any:
+        """Return what a worker has announced last: None if it has not, the error if Redis does not answer."""
+        try:
+            return client(self.url, retries=0).hget(WORKERS, node)
+        except RedisError as error:
+            return error
 
     @contextmanager
     def _role(

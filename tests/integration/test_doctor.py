@@ -178,7 +178,7 @@ def test_workers_that_share_a_name_are_told_and_each_checks_the_stores(
     make_store(tmp_path / "a", random_files(1))
     (tmp_path / "b").mkdir()
     fleet = Fleet(server.url, tmp_path, ALLOWED)
-    with fleet.orchestrator(), fleet.worker(), fleet.worker(), fleet.worker("third", "--name", "other"):
+    with fleet.orchestrator(), fleet.worker(), fleet.worker(), fleet.worker("other"):
         ended = examined(
             forge,
             *("--broker", server.url, "--from", str(tmp_path / "a"), "--to", str(tmp_path / "b")),

@@ -86,8 +86,8 @@ def test_a_failed_task_tells_its_reason_in_the_browser(
     with (
         flower(redis_url, tmp_path) as pages,
         fleet.orchestrator("--hostname", "orchestrator@node-1"),
-        fleet.worker("worker-1", "--hostname", "worker-1@node-2"),
-        fleet.worker("worker-2", "--hostname", "worker-2@node-3"),
+        fleet.worker("worker-1@node-2"),
+        fleet.worker("worker-2@node-3"),
         tab(chromium, pages) as page,
     ):
         job_id = jobs.submit(JobSpec.of(*store_pair(str(stores / "a"), str(stores / "b")), [snapshot]))

@@ -49,7 +49,7 @@ def test_throughput_of_stores_and_workers_survives_restarts(redis_url: str, tmp_
         stores = {f"file://{tmp_path}/a": {"Read": size}, f"file://{tmp_path}/b": {"Written": size}}
         return stores | {"one@node": {"Moved": size}}
 
-    with fleet.worker("one", "--hostname", "one@node"):
+    with fleet.worker("one@node"):
         with front(fleet, tmp_path) as shown:
             sync(0)
             # Each process of the worker reports by itself, every few seconds.
