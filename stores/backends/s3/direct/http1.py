@@ -102,7 +102,7 @@ class ConnectionPool:
             connection.begin_request()
             connection.sendall(data)
             received = connection.recv(RECEIVE_BYTES)
-            return self.answer_from(
+            return self._answer_from(
                 connection, received, bodyless=bodyless, streamed=streamed, partial=partial
             )
         except BaseException:
@@ -121,7 +121,7 @@ class ConnectionPool:
             connection.begin_request()
             received, whole = send(connection, data, body, expects=expects)
             if whole:
-                return self.answer_from(connection, received)
+                return self._answer_from(connection, received)
             answer = self._read(connection, received, keep=False)
             if answer.status < 300:
                 raise HTTPException("the server confirms a body that it has not received")
@@ -129,26 +129,6 @@ class ConnectionPool:
             connection.close()
             raise
         return answer
-
-    def answer_from(
-        self,
-        connection: Connection,
-        received: bytes,
-        *,
-        bodyless: bool = False,
-        streamed: bool = False,
-        partial: bool = False,
-    ) -> Head | Response:
-        """Read the answer that begins with *received*, what `request` returns. Raises as that does."""
-        while (end := received.find(b"\r\n\r\n")) < 0:
-            more = connection.recv(RECEIVE_BYTES) if may_become_head(received) else b""
-            if not more:
-                return self._read(connection, received, bodyless=bodyless, streamed=streamed)
-            received += more
-        head = read_head(connection, received, end, bodyless=bodyless, partial=partial)
-        if head is None:
-            return self._read(connection, received, bodyless=bodyless, streamed=streamed)
-        return head
 
     def request_page(self, data: bytes) -> Response:
         """
@@ -282,6 +262,26 @@ class ConnectionPool:
         except OSError as error:
             raise NotConnected from error
         return connection
+
+    def _answer_from(
+        self,
+        connection: Connection,
+        received: bytes,
+        *,
+        bodyless: bool = False,
+        streamed: bool = False,
+        partial: bool = False,
+    ) -> Head | Response:
+        """Read the answer that begins with *received*."""
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            more = connection.recv(RECEIVE_BYTES) if may_become_head(received) else b""
+            if not more:
+                return self._read(connection, received, bodyless=bodyless, streamed=streamed)
+            received += more
+        head = read_head(connection, received, end, bodyless=bodyless, partial=partial)
+        if head is None:
+            return self._read(connection, received, bodyless=bodyless, streamed=streamed)
+        return head
 
     def _read(
         self,

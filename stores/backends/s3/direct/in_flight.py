@@ -3,6 +3,7 @@ Many requests in flight in one thread, each on a connection of its own. Answers 
 
 *in runs*: answers that have arrived are read one after the other, and as many new requests are sent in one run. So the
 code stays in the processor's caches, and no thread waits for another one's turn.
+*no answer holds up another*: what has arrived of an answer is kept until the rest is there.
 *nothing is decided*: a request without an ordinary answer has failed, whatever the reason was. Whoever sends it again
 by itself gets the error. After a few failures in a row nothing more is sent.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from http.client import HTTPException
 from time import monotonic, sleep
 from typing import Final, NamedTuple
 
@@ -21,7 +23,7 @@ from snapferry.stores.errors import StoreError
 from snapferry.stores.runtime.interruption import SLICE_S, checkpoint, is_owners
 
 from .http1 import FAILURES, ConnectionPool
-from .response import RECEIVE_BYTES, Connection, Head
+from .response import MAX_ANSWER_BYTES, RECEIVE_BYTES, Connection, Head, may_become_head, read_head
 
 MOST_FAILURES: Final = 3
 """After so many failures in a row nothing more is sent."""
@@ -42,10 +44,47 @@ class PooledRequest(NamedTuple):
     then: Callable[[Head, bytes], object]
 
 
-class _Flight(NamedTuple):
-    request: PooledRequest
-    connection: Connection
-    began: float
+class _Flight:
+    """A *request* that was sent over *connection*, and what has arrived of its answer."""
+
+    __slots__ = ("began", "body", "connection", "head", "request")
+
+    def __init__(self, request: PooledRequest, connection: Connection) -> None:
+        self.request = request
+        self.connection = connection
+        self.began = monotonic()
+        self.head: Head | None = None
+        # Before there is a head: its beginning.
+        self.body = b""
+
+    def receive(self) -> Head | None:
+        """
+        Read what has arrived, waiting for nothing; return the head if the answer is complete, as `body` is then.
+
+        Raises `HTTPException` if it is not an ordinary success with a short body, and as `Connection.recv` does.
+        """
+        while True:
+            wanted = RECEIVE_BYTES if self.head is None else self.head.length - len(self.body)
+            received = self.connection.recv_within(0, wanted)
+            if received is None:
+                return None
+            if not received:
+                raise HTTPException("the answer ends early")
+            self.body += received
+            head = self.head or self._read_head()
+            if head is not None and len(self.body) == head.length:
+                return head
+
+    def _read_head(self) -> Head | None:
+        """Return the head if it has arrived."""
+        end = self.body.find(b"\r\n\r\n")
+        if end < 0 and may_become_head(self.body):
+            return None
+        head = read_head(self.connection, self.body, end, bodyless=False) if end >= 0 else None
+        if head is None or head.length > MAX_ANSWER_BYTES:
+            raise HTTPException("not an ordinary answer with a short body")
+        self.head, self.body = head, head.received
+        return head
 
 
 def exchange(requests: Iterator[PooledRequest], most: int) -> Generator[object]:
@@ -129,7 +168,7 @@ class _Flights:
                     raise
                 failed += 1
             else:
-                self._flying[connection.fileno()] = _Flight(request, connection, monotonic())
+                self._flying[connection.fileno()] = _Flight(request, connection)
         return failed
 
     def _connection(self, pool: ConnectionPool, wanted: int) -> Connection | None:
@@ -159,7 +198,7 @@ class _Flights:
 
     def receive(self, wait_s: float) -> Iterator[tuple[Callable[[Head, bytes], object], Head, bytes] | None]:
         """
-        Wait for answers, at most *wait_s* seconds. Yield those that have begun to arrive, each read to its end.
+        Wait for answers, at most *wait_s* seconds. Yield those that have arrived to their ends.
 
         None stands for a failed request.
         """
@@ -193,36 +232,25 @@ class _Flights:
     def _receive(
         self, fd: int, flight: _Flight
     ) -> Iterator[tuple[Callable[[Head, bytes], object], Head, bytes] | None]:
-        """Read an answer to its end and yield it; None if it is not an ordinary one. Nothing if none has begun."""
-        request, connection, _ = flight
-        pool = request.pool
-        tls = connection if isinstance(connection, TLSSocket) else None
+        """Read what has arrived of an answer. Yield it if it is complete, None if it is not an ordinary one."""
+        connection = flight.connection
         try:
-            # What has arrived may be TLS's own, such as a session ticket. Waiting behind it would hold up the others.
-            received = tls.recv_within(0, RECEIVE_BYTES) if tls else connection.recv(RECEIVE_BYTES)
-            if received is None:
-                self._flying[fd] = flight
-                return
-            answer = pool.answer_from(connection, received, streamed=True)
-            body = pool.read_short(answer) if isinstance(answer, Head) else b""
+            head = flight.receive()
         except BaseException as error:
-            self._poll.unregister(fd)
-            connection.close()
+            self._drop(connection)
             if not _is_failure(error):
                 raise
             yield None
             return
-        if not isinstance(answer, Head):
-            # The pool has the connection, or has closed it.
-            self._poll.unregister(fd)
-            yield None
+        if head is None:
+            self._flying[fd] = flight
             return
         # TLS may have decrypted more than the answer.
-        if not answer.reusable or (tls and tls.pending()):
+        if not head.reusable or (isinstance(connection, TLSSocket) and connection.pending()):
             self._drop(connection)
         else:
-            self._free[pool].append(connection)
-        yield request.then, answer, body
+            self._free[flight.request.pool].append(connection)
+        yield flight.request.then, head, flight.body
 
     def _drop_ended(self, ended: list[int]) -> None:
         """Close free connections that the server has ended, or on which it has sent what nobody asked for."""

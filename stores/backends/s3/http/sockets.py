@@ -101,10 +101,6 @@ class _Watched(_Base):
             poll.register(self, select.POLLIN)
         return bool(poll.poll(wait_s * 1000))
 
-    def recv_within(self, wait_s: float, size: int) -> bytes | None:
-        """As `recv`, but return None where no data arrives within *wait_s* seconds; at most `SLICE_S`."""
-        return self.recv(size) if self._is_readable_within(wait_s) else None
-
     def recv(self, size: int, flags: int = 0) -> bytes:
         started = monotonic()
         while True:
@@ -219,6 +215,18 @@ class PlainSocket(_Watched, socket.socket):
     def gettimeout(self) -> float | None:
         return self._max_silence_s
 
+    def recv_within(self, wait_s: float, size: int) -> bytes | None:
+        """As `recv`, but return None where no data arrives within *wait_s* seconds; at most `SLICE_S`."""
+        if wait_s and not self._is_readable_within(wait_s):
+            return None
+        try:
+            received = self._receive(size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        self._bytes_allowed -= len(received)
+        self._count(len(received), monotonic())
+        return received
+
 
 class TLSSocket(_Watched, ssl.SSLSocket):  # type: ignore[misc]
     """A watched TLS connection. An SSLContext makes it when this class is its ``sslsocket_class``."""
@@ -247,6 +255,7 @@ class TLSSocket(_Watched, ssl.SSLSocket):  # type: ignore[misc]
         return True
 
     def recv_within(self, wait_s: float, size: int) -> bytes | None:
+        """As for a plain connection."""
         give_up_at = monotonic() + wait_s
         while self.pending() or self._is_readable_within(max(give_up_at - monotonic(), 0)):
             # What has arrived may be TLS's own, such as a session ticket, with no data behind it.
