@@ -73,6 +73,11 @@ class Backend(ABC):
     inner: Backend | None = None
     """The backend that this one wraps (`stores.wrappers`), None for a store itself."""
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether calls may wait for another machine: then more of them in flight than *concurrency* may help."""
+        return True
+
     @abstractmethod
     def check(self, *, for_writing: bool) -> None:
         """

@@ -99,6 +99,10 @@ class SnapshotStore(StreamStore):
     def concurrency(self) -> int:
         return self.objects.capabilities.concurrency
 
+    @property
+    def may_wait(self) -> bool:
+        return self.objects.may_wait
+
     def check(self, *, for_writing: bool = False) -> None:
         for backend, _ in self.pools:
             with contained(backend.label):

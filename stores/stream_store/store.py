@@ -48,6 +48,11 @@ class StreamStore(ShortObjects, ABC):
         """How many objects one process should keep in flight."""
         return 1
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the store may wait for another machine: then more objects in flight than that may help."""
+        return True
+
     @abstractmethod
     def check(self, *, for_writing: bool = False) -> None:
         """Make sure that the store exists and answers. Changes nothing. Raises as `Backend.check` does."""

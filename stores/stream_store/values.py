@@ -113,6 +113,10 @@ class FileTarget(Protocol):
     label: str
     linked: bool
 
+    @property
+    def may_wait(self) -> bool:
+        """As `StreamStore.may_wait`."""
+
     def prepare(self, entries: Iterable[TreeEntry], /) -> None:
         """Make the root where it is missing; refuse *entries* of which two would be one file."""
 

@@ -22,6 +22,10 @@ class ForwardingBackend(Backend):
         self.label = inner.label
         self.capabilities = inner.capabilities
 
+    @property
+    def may_wait(self) -> bool:
+        return self.inner.may_wait
+
     def check(self, *, for_writing: bool) -> None:
         self.inner.check(for_writing=for_writing)
 

@@ -15,9 +15,11 @@ from snapferry.stores.backend import Backend, Capabilities
 from snapferry.stores.backends.directory import backend as directory
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.directory.native import extension
+from snapferry.stores.backends.directory.paths import mounts
 from snapferry.stores.backends.directory.paths.root import Root
 from snapferry.stores.backends.directory.streams import FileUpload
 from snapferry.stores.backends.memory import MemoryBackend
+from snapferry.stores.backends.tree.writing.target import TreeTarget
 from snapferry.stores.errors import (
     AccessDenied,
     StoreError,
@@ -31,7 +33,11 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.interruption import checkpoint, interruptible
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.stores.streams import OpenReader, Upload
+from snapferry.stores.wrappers.forwarding import ForwardingBackend
 from snapferry.workers.copying.transfer import MANY_DENIED, JobStopped, batch, copy_batch
+from snapferry.workers.copying.transfer.batch import flights_of
+from snapferry.workers.copying.transfer.verify import verify_batch
+from snapferry.workers.outcome import BatchOutcome
 from tests.faults.backends import (
     Around,
     Died,
@@ -508,6 +514,54 @@ def test_the_concurrency_that_is_asked_for_wins() -> None:
     source.objects.capabilities = Capabilities(concurrency=1, pages_listings=False)
 
     assert copy_batch(source, destination, SIZES, Counted(), concurrency=2).copied == len(SIZES)
+
+
+def directories(folder: Path) -> list[SnapshotStore]:
+    """Return two directories; the first one has the objects."""
+    found = [SnapshotStore(DirectoryBackend(str(folder / name))) for name in "ab"]
+    for data in OBJECTS.values():
+        found[0].put_object(digest(data), data)
+    return found
+
+
+@pytest.mark.parametrize("run", [copy_batch, verify_batch])
+def test_where_no_store_waits_one_thread_does_all_however_many_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Callable[..., BatchOutcome]
+) -> None:
+    """Threads that only wait for each other take several times as long."""
+    source, destination = directories(tmp_path)
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", started.append)
+
+    outcome = run(source, destination, SIZES, Counted(), concurrency=8)
+
+    assert outcome.copied + outcome.present == len(SIZES)
+    assert not started
+
+
+def test_more_in_flight_than_asked_for_there_never_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source, destination = directories(tmp_path)
+    tree = TreeTarget(str(tmp_path / "tree"))
+    distant = SnapshotStore(MemoryBackend())
+
+    assert [flights_of(20, most, source, destination) for most in (None, 1, 8)] == [1, 1, 1]
+    assert flights_of(20, 8, SnapshotStore(ForwardingBackend(source.objects))) == 1
+    assert flights_of(20, 8, source, distant) == 8
+    assert not tree.may_wait
+    monkeypatch.setattr(mounts, "mount_of", lambda _: mounts.Mount("/", "nfs4"))
+    assert [flights_of(most, 8, source, destination) for most in (20, 3)] == [8, 3]
+    assert flights_of(20, None, source, destination) == 1
+    assert tree.may_wait
+
+
+def test_a_mount_is_found_by_the_path_and_a_link_to_it(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/proc/self")
+
+    assert mounts.mount_of(str(link / "fd")) == mounts.Mount("/proc", "proc")
+    assert not mounts.on_network(str(link))
 
 
 def test_what_was_raised_first_is_raised_whichever_object_it_was() -> None:

@@ -49,6 +49,7 @@ from .native.reading import read_many
 from .native.slices import show_all, upload_all
 from .native.writing import begin_many, show_many
 from .paths.beneath import READ
+from .paths.mounts import on_network
 from .paths.root import is_abandoned, is_paused, sweep
 from .paths.rules import DirectoryRules
 from .quarantine import quarantine
@@ -109,6 +110,11 @@ class DirectoryBackend(
         found = cls(directory.path)
         found.directory = directory
         return found
+
+    @property
+    def may_wait(self) -> bool:
+        """As `Backend.may_wait`: not on a local file system."""
+        return on_network(self.directory.path)
 
     def check(self, *, for_writing: bool) -> None:
         self.directory.check(for_writing=for_writing)

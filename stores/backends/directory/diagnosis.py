@@ -8,11 +8,9 @@ machines may check at once. Files of a running job are not touched.
 from __future__ import annotations
 
 import os
-import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from snapferry.stores.address import MANIFESTS, OBJECTS
 from snapferry.stores.backend import Backend
@@ -23,6 +21,7 @@ from snapferry.stores.text.format import size
 
 from .clone import clone
 from .paths.beneath import FOLDER, LIST, open_beneath
+from .paths.mounts import mount_of
 from .paths.root import Folder, Root
 from .store_directory import StoreDirectory
 
@@ -35,17 +34,6 @@ _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 
 # The prefix of a probe's folder.
 PROBES: Final = ".snapferry-probe-"
-
-_escaped = re.compile(r"\\([0-7]{3})")
-
-_NETWORK: Final = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "glusterfs", "lustre", "gpfs", "afs")
-
-
-class _Mount(NamedTuple):
-    """A file system as the kernel lists it."""
-
-    place: str
-    kind: str
 
 
 def probe_directory(
@@ -209,7 +197,7 @@ def _same(directory: int, one: str, other: str) -> bool:
 
 def _file_system(existing: str, *, for_writing: bool) -> Iterator[Finding]:
     found = os.statvfs(existing)
-    mount = _mount_of(existing)
+    mount = mount_of(existing)
     total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
     name = f"{mount.kind} at {mount.place}" if mount else "a file system that the system does not name"
     said = f"{name}, {size(free)} of {size(total)} free"
@@ -218,7 +206,7 @@ def _file_system(existing: str, *, for_writing: bool) -> Iterator[Finding]:
             Level.ERROR, "file.system", f"{said}, mounted read-only", "mount it for writing (remount,rw)"
         )
         return
-    if mount and mount.kind.startswith(_NETWORK):
+    if mount and mount.is_network:
         advice = "mount it on all machines of a fleet, at the same path, with the option hard"
         yield Finding(Level.NOTE, "file.system", f"{said}: a network file system", advice)
     else:
@@ -241,20 +229,3 @@ def _file_system(existing: str, *, for_writing: bool) -> Iterator[Finding]:
             yield Finding(level, "file.inodes", said, advice)
         else:
             yield Finding(Level.OK, "file.inodes", f"{found.f_favail:,} of {found.f_files:,} inodes are free")
-
-
-def _mount_of(path: str) -> _Mount | None:
-    """Return the mount that contains *path*, as Linux lists it; None on other systems."""
-    if not sys.platform.startswith("linux"):
-        return None
-    path = os.path.realpath(path)
-    best = None
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            head, _, tail = line.partition(" - ")
-            place = _escaped.sub(lambda found: chr(int(found[1], 8)), head.split(" ")[4])
-            inside = path == place or path.startswith(place.rstrip("/") + "/")
-            # The last of several mounts on one place counts.
-            if inside and (best is None or len(place) >= len(best.place)):
-                best = _Mount(place, tail.split(" ")[0])
-    return best

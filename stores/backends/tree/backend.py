@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from snapferry.stores.backend import Capabilities
 from snapferry.stores.backends.directory.native.reading import read_in_slices
+from snapferry.stores.backends.directory.paths.mounts import on_network
 from snapferry.stores.features import FetchesMany
 from snapferry.stores.streams import OpenReader
 
@@ -33,6 +34,11 @@ class TreeBackend(OnlyReads, FetchesMany):
         self.follow = follow
         self.label = place.label
         self.capabilities = Capabilities(concurrency=1, pages_listings=False)
+
+    @property
+    def may_wait(self) -> bool:
+        """As `Backend.may_wait`: not on a local file system."""
+        return on_network(self.place.path)
 
     def check(self, *, for_writing: bool) -> None:
         if for_writing:

@@ -66,9 +66,7 @@ def copy_batch(
     progress.begin(needed)
     progress.advance(len(objects) - len(needed), sum(objects.values()) - outcome.needed_bytes)
 
-    flights = limited_by_open_files(
-        min(options.get("concurrency") or max(source.concurrency, destination.concurrency), len(needed))
-    )
+    flights = flights_of(len(needed), options.get("concurrency"), source, destination)
     if limit is not None:
         limit.expect(flights)
     copier = ObjectCopier(source, destination, objects, progress, outages, copy or destination.copy_object)
@@ -102,6 +100,18 @@ def copy_batch(
     if outcome.copied or outcome.present:
         destination.flush()
     return outcome
+
+
+def flights_of(count: int, most: int | None, *stores: Destination | StreamStore) -> int:
+    """
+    Return how many of *count* objects of a batch to keep in flight: *most*, None for as many as *stores* can handle.
+
+    One where no store ever waits, whatever *most* is: threads would only wait for each other.
+    """
+    handled = max(store.concurrency for store in stores)
+    if most is None or (handled <= 1 and not any(store.may_wait for store in stores)):
+        most = handled
+    return limited_by_open_files(min(most, count))
 
 
 def _count(results: Iterable[int | Failure], outcome: BatchOutcome) -> None:

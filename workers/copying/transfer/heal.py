@@ -30,10 +30,9 @@ from snapferry.stores.errors import (
 from snapferry.stores.hashing import CHUNK_BYTES
 from snapferry.stores.stream_store import Replaced, StreamStore
 from snapferry.stores.text.printable import shortened
-from snapferry.workers.lifecycle.process_setup import limited_by_open_files
 from snapferry.workers.outcome import BatchOutcome, Failure
 
-from .batch import copy_batch, run_concurrently
+from .batch import copy_batch, flights_of, run_concurrently
 from .budget import OverBudget, current_meter
 from .counting import ByteCounter
 from .interfaces import BatchFunction, BatchOptions, OutageDetector, Progress, Repairs
@@ -88,9 +87,7 @@ class Healing:
             there = {address: size for address, size in objects.items() if address not in missing}
         # Jobs that Redis lost have left files here that no other run looks for.
         destination.abort_unfinished(there, dead_only=not options.get("abort_unfinished"))
-        flights = limited_by_open_files(
-            min(options.get("concurrency") or max(source.concurrency, destination.concurrency), len(there))
-        )
+        flights = flights_of(len(there), options.get("concurrency"), source, destination)
         limit = options.get("limit")
         if limit is not None:
             limit.expect(flights)

@@ -97,6 +97,9 @@ class Destination(Protocol):
     def concurrency(self) -> int: ...
 
     @property
+    def may_wait(self) -> bool: ...
+
+    @property
     def commits_together(self) -> int: ...
 
     @property
@@ -175,9 +178,9 @@ class BatchOptions(TypedDict, total=False):
     """
     How a batch is run, whatever its action. All are optional.
 
-    At most *concurrency* objects are in flight at once, by default as many as the stores can handle; *limit* may allow
-    fewer. *abort_unfinished*: an earlier run of the batch, whose worker died, may have left invisible uploads behind;
-    remove them first. *outages* receives how each object ended, and may end the batch.
+    At most *concurrency* objects are in flight at once, by default as many as the stores can handle; see `flights_of`.
+    *limit* may allow fewer. *abort_unfinished*: an earlier run of the batch, whose worker died, may have left invisible
+    uploads behind; remove them first. *outages* receives how each object ended, and may end the batch.
     """
 
     concurrency: int | None

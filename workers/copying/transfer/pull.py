@@ -106,6 +106,10 @@ class _FilesOfBatch:
         self._begun: set[Address] = set()
         self._staged: dict[Address, Upload] = {}
 
+    @property
+    def may_wait(self) -> bool:
+        return self._target.may_wait
+
     def objects_needed(self, addresses: Iterable[str]) -> list[Address]:
         files = list(map(Address, addresses))
         with contained(self.label):

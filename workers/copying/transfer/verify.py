@@ -22,10 +22,9 @@ from snapferry.stores.pools.together import in_runs
 from snapferry.stores.runtime.containment import is_unexpected, unexpected
 from snapferry.stores.runtime.interruption import checkpoint
 from snapferry.stores.stream_store import StreamStore
-from snapferry.workers.lifecycle.process_setup import limited_by_open_files
 from snapferry.workers.outcome import BatchOutcome, Failure
 
-from .batch import run_concurrently, run_in_flight, run_together
+from .batch import flights_of, run_concurrently, run_in_flight, run_together
 from .counting import ByteCounter
 from .interfaces import BatchOptions, OutageDetector, Progress
 from .objects import REFUSALS
@@ -55,7 +54,7 @@ def verify_batch(
     limit = options.get("limit")
     verifier = _Verifier(source, objects, progress, options.get("outages"))
     to_read = list(verifier.odd_ones() if fast else objects)
-    flights = limited_by_open_files(min(options.get("concurrency") or source.concurrency, len(to_read)))
+    flights = flights_of(len(to_read), options.get("concurrency"), source)
     if limit is not None:
         limit.expect(flights)
     if flights <= 1:

@@ -18,6 +18,7 @@ from blake3 import blake3
 
 from snapferry.stores.backends.directory.native.slices import show_all, upload_all
 from snapferry.stores.backends.directory.paths.beneath import LIST, LOOK, READ, status_beneath
+from snapferry.stores.backends.directory.paths.mounts import on_network
 from snapferry.stores.backends.directory.paths.root import Folder
 from snapferry.stores.backends.directory.sync import sync_file_system
 from snapferry.stores.errors import AccessDenied, StoreFault, StoreNotFound
@@ -62,6 +63,11 @@ class TreeTarget:
         self.label = self.folders.label
         self.linked = linked
         self._look_only = look_only
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the tree is on a network file system."""
+        return on_network(self.folders.path)
 
     def prepare(self, entries: Iterable[TreeEntry]) -> None:
         """
