@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from snapferry.orchestrator.embedded import EmbeddedFleet, FleetDied, default_processes
 from snapferry.orchestrator.jobs import Jobs
-from snapferry.orchestrator.jobs.batching import batching, between_directories
+from snapferry.orchestrator.jobs.batching import batching
 from snapferry.stores.access import TRUSTED
 from snapferry.stores.opening import prepare
 from snapferry.workers.lifecycle.process_setup import max_in_flight
@@ -20,9 +19,6 @@ from .exit_codes import RUN_AGAIN, fail, note
 from .fleet_access import on_fleet
 from .follow import print_new_job, run
 from .inputs.show import Show
-
-LOCAL_BATCH_OBJECTS: Final = 5000
-"""Objects in a batch between directories, at most, unless the settings say otherwise."""
 
 
 def queue_job(spec: JobSpec, settings: Settings, *, quiet: bool, as_json: bool) -> int:
@@ -74,9 +70,9 @@ def _embedded(
 
 def batched(spec: JobSpec, settings: Settings) -> JobSpec:
     """Return *spec* with batches for the processes of an embedded fleet."""
-    is_set = "batch_objects" in settings.model_fields_set | spec.model_fields_set
-    larger = {"batch_objects": LOCAL_BATCH_OBJECTS} if between_directories(spec) and not is_set else {}
-    return spec.model_copy(update=batching(spec, lambda: default_processes(spec.limits.jobs)) | larger)
+    may_be_larger = "batch_objects" not in settings.model_fields_set | spec.model_fields_set
+    cut = batching(spec, lambda: default_processes(spec.limits.jobs), may_be_larger=may_be_larger)
+    return spec.model_copy(update=cut)
 
 
 @contextmanager

@@ -8,8 +8,11 @@ from typing import Any, Final
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.workers.messages import GROUP_BATCHES, NEWEST_RULES, Action, JobSpec
 
-BATCHES_OF_A_PROCESS: Final = 3
-"""Enough that no process waits long for the last batch of another."""
+BATCHES_OF_A_PROCESS: Final = 2
+"""A second one is for the process that has ended its first one before the others."""
+
+LOCAL_BATCH_OBJECTS: Final = 5000
+"""Objects in a batch between directories, at most, unless the settings say otherwise."""
 
 
 def between_directories(spec: JobSpec) -> bool:
@@ -28,11 +31,12 @@ def between_directories(spec: JobSpec) -> bool:
         return False
 
 
-def batching(spec: JobSpec, processes: Callable[[], int]) -> dict[str, Any]:
+def batching(spec: JobSpec, processes: Callable[[], int], *, may_be_larger: bool) -> dict[str, Any]:
     """
     Return the fields of a request that say how the job is cut, for workers that have so many *processes* together.
 
-    A job between directories has as few batches as they can share. There, and for files, the newest of `JobSpec.rules`
+    A job between directories has as few batches as they can share, and larger ones if they *may_be_larger* than the
+    request and the settings say. There, and for files, the newest of `JobSpec.rules`
     save time. *processes* is called only for such jobs. It returns 0 if the number is not known: there are no workers,
     or one is of an earlier version, which knows the first rules alone.
     """
@@ -40,5 +44,7 @@ def batching(spec: JobSpec, processes: Callable[[], int]) -> dict[str, Any]:
     saves_time = here or spec.action in (Action.PUSH, Action.PULL)
     if not saves_time or not (number := processes()):
         return {"group_batches": GROUP_BATCHES, "rules": 1}
-    most = BATCHES_OF_A_PROCESS * number if here else GROUP_BATCHES
-    return {"group_batches": min(GROUP_BATCHES, most), "rules": NEWEST_RULES}
+    if not here:
+        return {"group_batches": GROUP_BATCHES, "rules": NEWEST_RULES}
+    fields = {"group_batches": min(GROUP_BATCHES, BATCHES_OF_A_PROCESS * number), "rules": NEWEST_RULES}
+    return fields | ({"batch_objects": LOCAL_BATCH_OBJECTS} if may_be_larger else {})

@@ -17,7 +17,7 @@ import redis
 
 from snapferry.orchestrator.app import make_fleet_app
 from snapferry.orchestrator.jobs import Jobs, store_pair
-from snapferry.orchestrator.jobs.batching import BATCHES_OF_A_PROCESS
+from snapferry.orchestrator.jobs.batching import BATCHES_OF_A_PROCESS, LOCAL_BATCH_OBJECTS
 from snapferry.stores.opening import open_store
 from snapferry.workers.broker.transport import UNACKED
 from snapferry.workers.ledger import State
@@ -100,6 +100,29 @@ def test_a_job_between_directories_is_cut_for_the_processes_that_run(
         again = jobs.resume(first)
         assert again is not None
         assert batches(again) == BATCHES_OF_A_PROCESS * 2
+
+
+def test_batches_between_directories_are_larger_unless_somebody_chose_their_size(
+    redis_url: str, fleet: Fleet, tmp_path: Path
+) -> None:
+    snapshot = make_store(tmp_path / "a", random_files(3))
+    stores = store_pair(str(tmp_path / "a"), str(tmp_path / "b"))
+    default = JobSpec.of(*stores, [snapshot]).batch_objects
+
+    def of_a_job_and_its_rest(**settings: int) -> list[int]:
+        jobs = Jobs(Settings(broker_url=redis_url, **settings))
+        first = jobs.submit(JobSpec.of(*stores, [snapshot]))
+        jobs.cancel(first)
+        jobs.wait(first)
+        again = jobs.resume(first)
+        assert again is not None
+        return [jobs._ledger.spec(job).batch_objects for job in (first, again)]
+
+    with fleet.orchestrator():
+        assert of_a_job_and_its_rest() == [default] * 2
+        with fleet.worker("one"):
+            assert of_a_job_and_its_rest() == [LOCAL_BATCH_OBJECTS] * 2
+            assert of_a_job_and_its_rest(batch_objects=default) == [default] * 2
 
 
 def test_a_job_is_cut_for_the_processes_that_a_worker_may_start(

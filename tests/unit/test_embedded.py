@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from snapferry.orchestrator.cli.launch import LOCAL_BATCH_OBJECTS, batched
+from snapferry.orchestrator.cli.launch import batched
 from snapferry.orchestrator.embedded import EmbeddedFleet, default_processes
 from snapferry.orchestrator.embedded.keeper import Part, Pipes, _Keeper
-from snapferry.orchestrator.jobs.batching import BATCHES_OF_A_PROCESS
+from snapferry.orchestrator.jobs.batching import BATCHES_OF_A_PROCESS, LOCAL_BATCH_OBJECTS
 from snapferry.workers.messages import GROUP_BATCHES, JobSpec, StoreRef
 from snapferry.workers.settings.environment import Settings
 
