@@ -23,8 +23,10 @@ OURS: Final = "ours"
 FLOOR: Final = "floor"
 # A command of ours that copies next to nothing.
 START: Final = "start"
-# The same work by a fleet that runs already.
+# The same work by a fleet that runs already, and a job of such a fleet that copies next to nothing.
 FLEET: Final = "fleet"
+SMALL_JOB: Final = "small job"
+_STARTS: Final = (START, SMALL_JOB)
 
 
 class Different(Exception):
@@ -63,13 +65,14 @@ def measure_rounds(
     memory: bool = False,
     by_turns: bool = False,
     start: Start | None = None,
+    small_job: Start | None = None,
 ) -> list[Round]:
     """
     Run *number* rounds of all *sides*; *clean* makes place before each, *check* looks at the results of the first.
 
     *ran* is called right after each run with the side that it was. *by_turns*: every second round runs the sides in the
-    opposite order. *start* runs first in each round, as a side of its own. What the last round made is left behind.
-    Raises `CommandFailed`, and what *check* raises.
+    opposite order. *start* and *small_job* run first in each round, as sides of their own. What the last round made is
+    left behind. Raises `CommandFailed`, and what *check* raises.
     """
     rounds = []
     for at in range(number):
@@ -79,19 +82,20 @@ def measure_rounds(
         order = list(sides.items())
         if by_turns and at % 2:
             order.reverse()
-        if start is not None:
-            remove(start.made)
-            order.insert(0, (START, start.command))
+        for side, first in ((SMALL_JOB, small_job), (START, start)):
+            if first is not None:
+                remove(first.made)
+                order.insert(0, (side, first.command))
         for side, command in order:
             busy, started = busy_seconds(), time.monotonic()
             # Measuring memory takes time, which must not make the floor higher.
-            found = runs[side] = run(command, memory=memory and side not in (FLOOR, START))
+            found = runs[side] = run(command, memory=memory and side not in (FLOOR, *_STARTS))
             busy, elapsed = busy_seconds() - busy, time.monotonic() - started
             shares[side] = max(0.0, (busy - found.cpu_seconds) / elapsed / cores())
             say(f"  round {at + 1} of {number}: {side} {_words(found)}")
-            if side != START:
+            if side not in _STARTS:
                 ran(side)
-        rounds.append(Round({side: runs[side] for side in (*sides, START) if side in runs}, shares[OURS]))
+        rounds.append(Round({side: runs[side] for side in (*sides, *_STARTS) if side in runs}, shares[OURS]))
         if at == 0:
             check()
     return rounds
@@ -99,7 +103,7 @@ def measure_rounds(
 
 def peers_in(rounds: Sequence[Round]) -> list[str]:
     """Return the sides that do the work with other programs, in their order."""
-    return [side for side in rounds[0].runs if side not in (OURS, FLOOR, START, FLEET)]
+    return [side for side in rounds[0].runs if side not in (OURS, FLOOR, FLEET, *_STARTS)]
 
 
 def seconds_of(rounds: Sequence[Round], side: str) -> tuple[float, ...]:

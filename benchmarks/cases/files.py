@@ -26,7 +26,7 @@ from ..rounds import (
     same_folders,
     seconds_of,
 )
-from .alone import fleet_in, job_alone
+from .alone import fleet_in, job_alone, small_job
 from .case import Setting
 from .start import start_in
 
@@ -67,6 +67,7 @@ def in_memory(
                 beside_rclone=beside_rclone,
                 start=start_in(setting.folder),
                 fleet=fleet,
+                first=small_job(setting.folder, fleet),
             )
         words = f"{number:,} files of {size}, file to file"
         points = _points(number, size_bytes, found)
@@ -107,6 +108,7 @@ def on_disk(
                 beside_rclone=True,
                 start=start,
                 fleet=fleet,
+                first=small_job(setting.folder, fleet),
             )
         words = f"{number:,} files of {size}, file to file on a disk ({disk}), snapferry durably"
         whole = setting.goal(goal) if goal else None
@@ -144,7 +146,9 @@ def _copied(
     beside_rclone: bool = False,
     start: Start | None = None,
     fleet: Fleet | None = None,
+    first: Start | None = None,
 ) -> list[Round]:
+    """Run all sides; *first* is a small job of *fleet*."""
     source = folder / "source"
     snapshot = data.pushed_store(folder, source, files=files, size_bytes=size_bytes)
 
@@ -191,7 +195,7 @@ def _copied(
         if durable:
             os.sync()
 
-    return measure_rounds(times, sides, clean=clean, check=check, ran=settle, start=start)
+    return measure_rounds(times, sides, clean=clean, check=check, ran=settle, start=start, small_job=first)
 
 
 def _points(files: int, size_bytes: int, rounds: list[Round]) -> list[Point]:

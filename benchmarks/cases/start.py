@@ -11,9 +11,9 @@ from ..rounds import Start
 FILES: Final = 10
 
 
-def start_in(folder: Path) -> Start:
-    """Return the sync of ten files between two directories in *folder*, as in the case `startup`."""
-    own = folder / "start"
+def start_in(folder: Path, name: str = "start") -> Start:
+    """Return the sync of ten files between two directories in *folder*/*name*, as in the case `startup`."""
+    own = folder / name
     source, made = own / "source", own / "copy"
     own.mkdir()
     snapshot = data.pushed_store(own, source, files=FILES, size_bytes=4096)

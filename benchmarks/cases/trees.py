@@ -15,7 +15,7 @@ from ..one_sided import objects_of
 from ..report import SNAPDIR, Goal, Result, largest_process, timed
 from ..rounds import FLEET, FLOOR, OURS, Different, measure_rounds, remove, same_folders, same_trees
 from ..servers import BigServer, S3Server
-from .alone import fleet_in, job_alone, on_fleet
+from .alone import fleet_in, job_alone, on_fleet, small_job
 from .buckets import SOURCE, empty, fill, same_buckets
 from .case import SERVED, Setting, need_memory
 from .start import start_in
@@ -54,6 +54,7 @@ def push_small(setting: Setting) -> list[Result]:
             clean=lambda: remove(*stores.values(), by_fleet, folder / FLOOR),
             check=check,
             start=start,
+            small_job=small_job(folder, fleet),
         )
     remove(*stores.values(), folder / FLOOR)
     with S3Server(":memory:", folder / "server.log") as server:
@@ -100,7 +101,14 @@ def pull_small(setting: Setting) -> list[Result]:
         sides = _pulls(folder, snapshot, f"file://{store}", trees)
         sides[FLEET] = on_fleet(commands.ours_pull(snapshot, f"file://{store}", str(by_fleet)), fleet)
         sides |= floor(str(store))
-        from_directory = measure_rounds(setting.times(5), sides, clean=clean, check=check_all, start=start)
+        from_directory = measure_rounds(
+            setting.times(5),
+            sides,
+            clean=clean,
+            check=check_all,
+            start=start,
+            small_job=small_job(folder, fleet),
+        )
     with S3Server(":memory:", folder / "server.log") as server:
         fill(server, store, ())
         sides = _pulls(folder, snapshot, f"s3://{SOURCE}", trees, server.environment)

@@ -15,7 +15,7 @@ from ..progress import say
 from ..report import SNAPDIR, Goal, Result, largest_process, timed
 from ..rounds import FLEET, FLOOR, OURS, Start, measure_rounds
 from ..servers import BigServer, S3Server
-from .alone import fleet_in, job_alone, on_fleet
+from .alone import fleet_in, job_alone, on_fleet, small_job
 from .buckets import SOURCE, fill
 from .case import SERVED, Setting, need_memory
 from .distance import DELAY_S, SCALE_BATCH, SCALE_JOBS, WORKERS, cpu_of_servers, scaled
@@ -101,7 +101,8 @@ def _beside_the_peer(
     }
     by_fleet = {} if fleet is None else {FLEET: on_fleet(sides[OURS], fleet)}
     with_floor = sides | by_fleet | ({} if floor is None else {FLOOR: floor})
-    rounds = measure_rounds(setting.times(3), with_floor, start=start)
+    job = None if fleet is None else small_job(setting.folder, fleet)
+    rounds = measure_rounds(setting.times(3), with_floor, start=start, small_job=job)
     weighed = measure_rounds(1, sides, memory=True)
     for one in (*rounds, *weighed):
         intact = json.loads(one.ours.said)["objects"]["present"]

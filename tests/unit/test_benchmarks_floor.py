@@ -8,12 +8,13 @@ import sys
 import pytest
 
 from benchmarks import commands, report
+from benchmarks.cases.alone import job_alone
 from benchmarks.data import sparse_store
 from benchmarks.floor import digest_of
 from benchmarks.measure import Command, CommandFailed, Run, run
 from benchmarks.one_object import BUFFER_BYTES, RANGE_BYTES
 from benchmarks.report import Goal, Result, largest_process, timed
-from benchmarks.rounds import Round, Start, floor_of, measure_rounds, start_of
+from benchmarks.rounds import Round, Start, floor_of, measure_rounds, peers_in, start_of
 from benchmarks.servers import BigServer
 from snapferry.stores.address import object_key
 
@@ -84,11 +85,27 @@ def test_the_start_runs_first_in_each_round_into_an_empty_place(tmp_path):
     nothing = Command([sys.executable, "-c", ""])
     start = Start(Command([sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"]), made)
 
-    rounds = measure_rounds(2, {"ours": nothing, "floor": nothing}, ran=told.append, start=start)
+    rounds = measure_rounds(
+        2, {"ours": nothing, "floor": nothing}, ran=told.append, start=start, small_job=start
+    )
 
     assert told == ["ours", "floor"] * 2
     assert len(start_of(rounds)) == 2
+    assert [list(one.runs) for one in rounds] == [["ours", "floor", "start", "small job"]] * 2
+    assert peers_in(rounds) == []
     assert start_of(measure_rounds(1, {"ours": nothing})) == ()
+
+
+def test_the_start_of_a_job_alone_is_a_small_job():
+    def job(seconds: int) -> Run:
+        times = {"started": "2026-01-01T00:00:00Z", "ended": f"2026-01-01T00:00:{seconds:02}Z"}
+        return Run(60.0, 1.0, said=json.dumps(times))
+
+    runs = {"ours": Run(9.0, 1.0), "snapdir": Run(8.0, 1.0), "floor": Run(3.0, 1.0)}
+    found = job_alone("w", [Round(runs | {"fleet": job(6), "small job": job(2)}, 0.0)], Goal(ratio=0.5))
+
+    assert (found.ours, found.start, found.floor) == ((6.0,), (2.0,), (3.0,))
+    assert found.verdict(Goal(ratio=0.5)) == "**no**; start and floor are 0.62 x snapdir, above the goal"
 
 
 def test_the_floor_is_timed_without_the_start_of_its_python():
