@@ -79,14 +79,20 @@ def test_start_and_floor_are_no_peers():
     assert found.goals == (Goal(ratio=1.0, to="rclone"), Goal(value=5))
 
 
-def test_the_start_runs_first_in_each_round_into_an_empty_place(tmp_path):
-    made = tmp_path / "made"
+def test_starts_run_first_in_each_round_into_empty_places(tmp_path):
     told: list[str] = []
     nothing = Command([sys.executable, "-c", ""])
-    start = Start(Command([sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"]), made)
+
+    def start(name: str) -> Start:
+        made = tmp_path / name
+        return Start(Command([sys.executable, "-c", f"import os; os.mkdir({str(made)!r})"]), made)
 
     rounds = measure_rounds(
-        2, {"ours": nothing, "floor": nothing}, ran=told.append, start=start, small_job=start
+        2,
+        {"ours": nothing, "floor": nothing},
+        ran=told.append,
+        start=start("a"),
+        small_job=start("b"),
     )
 
     assert told == ["ours", "floor"] * 2
