@@ -23,7 +23,7 @@ from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.interruption import interruptible
 from snapferry.stores.snapshot_store import SnapshotStore
 from snapferry.workers.copying.transfer.batch import copy_batch
-from snapferry.workers.copying.transfer.interfaces import BatchOptions
+from snapferry.workers.copying.transfer.interfaces import BatchOptions, JobPaused
 from snapferry.workers.copying.transfer.verify import verify_batch
 from snapferry.workers.limits.semaphore import Semaphore
 from snapferry.workers.outcome import BatchOutcome
@@ -172,6 +172,30 @@ def test_a_limit_with_room_for_some_lets_in_as_many(buckets: Buckets) -> None:
 
     assert buckets.most == 3
     assert limit.in_flight == 0
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_no_object_waits_for_another_one_while_limits_stay_as_they_are(
+    buckets: Buckets, monkeypatch: pytest.MonkeyPatch, limited: bool
+) -> None:
+    monkeypatch.setattr("snapferry.workers.copying.transfer.batch.ASK_AGAIN_S", 0.0)
+    others_copied = threading.Event()
+
+    written: set[Address | None] = set()
+
+    def odd(request: Request, address: Address | None) -> None:
+        if request.method == "PUT":
+            written.add(address)
+            if len(written) == len(SIZES) - 1:
+                others_copied.set()
+        elif address == VICTIM:
+            assert others_copied.wait(PATIENCE_S)
+
+    buckets.odd = odd
+    limit = Semaphore(lambda: None, lambda _: None) if limited else None
+
+    assert buckets.copy(limit=limit, concurrency=2).copied == 199
+    assert others_copied.is_set()
 
 
 def test_without_knowing_how_a_server_confirms_nothing_is_read_twice(
@@ -454,6 +478,43 @@ def test_a_semaphore_lets_in_as_many_as_there_is_room_for() -> None:
     limit.set_limit(1)
     limit.leave_some(7)
     assert (limit.in_flight, limit.enter_some(2)) == (0, 1)
+
+
+def test_a_semaphore_tells_whether_those_that_it_let_in_may_stay() -> None:
+    limit = Semaphore(lambda: None, lambda _: None)
+    assert limit.enter_some(5) == 5
+    assert limit.keeps_some(5, 5)
+
+    limit.set_limit(5)
+    assert limit.keeps_some(5, 9)
+    limit.set_limit(6)
+    assert limit.keeps_some(5, 5)
+    assert not limit.keeps_some(5, 9)
+    limit.set_limit(4)
+    assert not limit.keeps_some(5, 9)
+    assert limit.in_flight == 5
+
+
+def test_a_pause_lets_end_what_is_in_flight(buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapferry.workers.copying.transfer.batch.ASK_AGAIN_S", 0.0)
+    written: list[str] = []
+
+    def may_start() -> None:
+        if len(written) > 50:
+            raise JobPaused
+
+    def odd(request: Request, _: Address | None) -> None:
+        if request.method == "PUT":
+            written.append(request.path)
+
+    buckets.odd = odd
+    limit = Semaphore(lambda: None, lambda _: None, may_start)
+
+    with pytest.raises(JobPaused):
+        buckets.copy(limit=limit)
+
+    assert limit.in_flight == 0
+    assert buckets.seen["GET", "source"] == buckets.seen["PUT", "destination"] < 199
 
 
 def test_a_semaphore_that_may_not_start_lets_nothing_in() -> None:

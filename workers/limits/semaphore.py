@@ -67,7 +67,7 @@ class Semaphore:
     def enter_some(self, most: int) -> int:
         """Let in up to *most* objects, as many as there is room for, and return how many. Does not wait for room."""
         with self._changed:
-            room = most if self._limit is None else max(0, min(most, self._limit - len(self._entered)))
+            room = self._room(most, len(self._entered))
             self._entered += [None] * room
         if room:
             try:
@@ -76,6 +76,14 @@ class Semaphore:
                 self.leave_some(room)
                 raise
         return room
+
+    def keeps_some(self, count: int, most: int) -> bool:
+        """Return whether `enter_some` would let in *count* again, had they left; *most* is given to it."""
+        with self._changed:
+            keeps = self._room(most, len(self._entered) - count) == count
+        if keeps:
+            self._may_start()
+        return keeps
 
     def leave_some(self, count: int) -> None:
         """Note that *count* objects, which `enter_some` let in, are no longer in flight."""
@@ -99,6 +107,9 @@ class Semaphore:
         if self._limit is not None:
             with self._changed:
                 self._changed.notify()
+
+    def _room(self, most: int, entered: int) -> int:
+        return most if self._limit is None else max(0, min(most, self._limit - entered))
 
     def _may_enter(self) -> bool:
         return self._limit is None or len(self._entered) < self._limit

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import Any, Final, Unpack
@@ -22,7 +23,7 @@ from snapferry.stores.stream_store import StreamStore
 from snapferry.workers.lifecycle.process_setup import limited_by_open_files, max_in_flight
 from snapferry.workers.outcome import BatchOutcome, Failure
 
-from .interfaces import BatchOptions, ConcurrencyLimit, CopyVerb, Destination, Progress
+from .interfaces import BatchOptions, BatchStopped, ConcurrencyLimit, CopyVerb, Destination, Progress
 from .objects import MANY_DENIED, REFUSALS, DestinationRefuses, ObjectCopier
 
 ASK_AGAIN_S: Final = 5.0
@@ -207,7 +208,8 @@ def run_in_flight(
         entered = flights if limit is None else limit.enter_some(flights)
         taken: list[Address] = []
         try:
-            done = each(_for_a_while(short, taken), entered) if entered else ()
+            allowed = partial(_keeps, limit, entered, flights)
+            done = each(_while_allowed(short, taken, allowed), entered) if entered else ()
         finally:
             if limit is not None:
                 limit.leave_some(entered)
@@ -225,14 +227,31 @@ def run_in_flight(
     return left + [address for address in addresses if sizes[address] > SHORT_BYTES]
 
 
-def _for_a_while(addresses: Iterator[Address], taken: list[Address]) -> Iterator[Address]:
-    """Yield *addresses*, and add each to *taken*, until it is time to ask for limits and time windows again."""
-    end = monotonic() + ASK_AGAIN_S
+def _keeps(limit: ConcurrencyLimit | None, entered: int, most: int) -> bool:
+    """Return whether *limit* lets in as many as *entered* now. Never raises `BatchStopped`."""
+    try:
+        return limit is None or limit.keeps_some(entered, most)
+    except BatchStopped:
+        # Whoever enters next gets it. What is in flight may end before.
+        return False
+
+
+def _while_allowed(
+    addresses: Iterator[Address], taken: list[Address], allowed: Callable[[], bool]
+) -> Iterator[Address]:
+    """
+    Yield *addresses*, and add each to *taken*, as long as *allowed* says so, which is asked now and then.
+
+    Not for a fixed time: at the end of these, everything waits for the slowest object.
+    """
+    ask_at = monotonic() + ASK_AGAIN_S
     for address in addresses:
         taken.append(address)
         yield address
-        if monotonic() >= end:
-            return
+        if monotonic() >= ask_at:
+            if not allowed():
+                return
+            ask_at = monotonic() + ASK_AGAIN_S
 
 
 def run_concurrently(

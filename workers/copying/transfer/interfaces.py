@@ -160,6 +160,13 @@ class ConcurrencyLimit(AbstractContextManager[Any], Protocol):
         Raises as the block does.
         """
 
+    def keeps_some(self, count: int, most: int) -> bool:
+        """
+        Return whether `enter_some`, with *most*, would let in as many again as the *count* that it has let in.
+
+        Raises as the block does.
+        """
+
     def leave_some(self, count: int) -> None:
         """Note that *count* objects, which `enter_some` let in, are no longer in flight."""
 
