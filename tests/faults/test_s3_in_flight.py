@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Unpack
 
@@ -18,6 +19,7 @@ from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.bucket import Bucket
 from snapferry.stores.backends.s3.direct.http1 import ConnectionPool
 from snapferry.stores.backends.s3.direct.in_flight import MOST_FAILURES, PooledRequest, exchange
+from snapferry.stores.backends.s3.direct.response import Connection
 from snapferry.stores.backends.s3.features import Confirmation
 from snapferry.stores.hashing import digest
 from snapferry.stores.runtime.interruption import interruptible
@@ -27,6 +29,7 @@ from snapferry.workers.copying.transfer.interfaces import BatchOptions, JobPause
 from snapferry.workers.copying.transfer.verify import verify_batch
 from snapferry.workers.limits.semaphore import Semaphore
 from snapferry.workers.outcome import BatchOutcome
+from tests.faults.hostile_server import hostile
 from tests.faults.scripted_server import scripted
 from tests.faults.stub_s3 import Answer, Request, Stub, error, page
 from tests.integration.processes import PATIENCE_S, until
@@ -464,6 +467,29 @@ def test_connections_are_made_ahead_and_kept() -> None:
 
         assert bodies(pool, 6, 2) == [b"a"] * 6
         assert server.connections == 2
+
+
+def test_where_connections_end_at_once_few_are_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may allow fewer than are wanted, and end the others at once."""
+    made: list[Connection] = []
+    real = ConnectionPool._connect
+
+    def connect(self: ConnectionPool) -> Connection:
+        made.append(connection := real(self))
+        until(connection.is_readable, "the server has ended it")
+        return connection
+
+    monkeypatch.setattr(ConnectionPool, "_connect", connect)
+    with hostile(lambda _: None) as server, pool_to(server.endpoint) as pool:
+        pool.open_ahead(2)
+        until(lambda: len(pool.idle) == 2, "both are made")
+        assert pool.take_idle() is None
+
+        pool.open_ahead(2)
+        monkeypatch.setattr("snapferry.stores.backends.s3.direct.http1.monotonic", lambda: inf)
+        pool.open_ahead(1)
+        until(lambda: pool.idle, "another one")
+        assert len(made) == 3
 
 
 def test_a_semaphore_lets_in_as_many_as_there_is_room_for() -> None:

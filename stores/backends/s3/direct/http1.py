@@ -37,7 +37,7 @@ from .response import (
 from .sending import send
 
 AGAIN_S: Final = 1.0
-"""After a connection could not be made, none is made ahead for so many seconds."""
+"""After a connection could not be made, or ended so soon and unused, none is made ahead for so many seconds."""
 
 _FRAMING: Final = {"content-length", "transfer-encoding"}
 
@@ -75,6 +75,9 @@ class ConnectionPool:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._idle: list[Connection] = []
+        # Connections that no request has used yet.
+        self._ahead: list[Connection] = []
+        self._made_ahead_at = float("-inf")
         self._opening = 0
         self._open_at = float("-inf")
         self._opening_lock = threading.Lock()
@@ -84,7 +87,7 @@ class ConnectionPool:
     @property
     def idle(self) -> tuple[Connection, ...]:
         """The connections that no request uses."""
-        return tuple(self._idle)
+        return (*self._idle, *self._ahead)
 
     def request(
         self, data: bytes, *, bodyless: bool = False, streamed: bool = False, partial: bool = False
@@ -187,9 +190,10 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Close the connections that no request uses. New ones may be made afterwards."""
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().close()
+        for connections in (self._idle, self._ahead):
+            with suppress(IndexError):
+                while True:
+                    connections.pop().close()
 
     def acquire(self) -> Connection:
         """Return an idle connection, or a new one. Raises `NotConnected`."""
@@ -197,25 +201,28 @@ class ConnectionPool:
 
     def take_idle(self) -> Connection | None:
         """Return an idle connection, None if there is none."""
-        while self._idle:
+        while connections := self._idle or self._ahead:
             try:
-                connection = self._idle.pop()
+                connection = connections.pop()
             except IndexError:
-                break
+                continue
             # Data before a request is the end of the connection, or an answer to something else.
             if not connection.is_readable():
                 return connection
             connection.close()
+            if connections is self._ahead and (now := monotonic()) < self._made_ahead_at + AGAIN_S:
+                # The server may allow no more of them.
+                self._open_at = now + AGAIN_S
         return None
 
     def open_ahead(self, count: int) -> None:
         """
         Let threads connect until *count* connections are idle or on their way; return at once.
 
-        After a failure, nothing is tried for `AGAIN_S` seconds.
+        After a failure, nothing is tried for `AGAIN_S` seconds; that is also a connection that ends at once.
         """
         with self._opening_lock:
-            missing = count - self._opening - len(self._idle)
+            missing = count - self._opening - len(self.idle)
             if missing <= 0 or monotonic() < self._open_at:
                 return
             self._opening += missing
@@ -232,7 +239,9 @@ class ConnectionPool:
     def _open(self) -> None:
         opened = False
         try:
-            self.release(self._connect())
+            connection = self._connect()
+            self._made_ahead_at = monotonic()
+            self._ahead.append(connection)
             opened = True
         except (NotConnected, CarriedError):
             # Whoever needs a connection gets the error.
