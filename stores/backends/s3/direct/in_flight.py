@@ -5,7 +5,7 @@ Many requests in flight in one thread, each on a connection of its own. Answers 
 code stays in the processor's caches, and no thread waits for another one's turn.
 *no answer holds up another*: what has arrived of an answer is kept until the rest is there.
 *nothing is decided*: a request without an ordinary answer has failed, whatever the reason was. Whoever sends it again
-by itself gets the error. After a few failures in a row nothing more is sent.
+by itself gets the error. After a few failures in a row nothing more is sent, unless something in flight then succeeds.
 """
 
 from __future__ import annotations
