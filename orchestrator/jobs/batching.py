@@ -35,10 +35,11 @@ def batching(spec: JobSpec, processes: Callable[[], int], *, may_be_larger: bool
     """
     Return the fields of a request that say how the job is cut, for workers that have so many *processes* together.
 
-    A job between directories has as few batches as they can share, and larger ones if they *may_be_larger* than the
-    request and the settings say. There, and for files, the newest of `JobSpec.rules`
-    save time. *processes* is called only for such jobs. It returns 0 if the number is not known: there are no workers,
-    or one is of an earlier version, which knows the first rules alone.
+    A job between directories has as few batches as they can share, and larger ones if they *may_be_larger*: neither the
+    request nor the settings say how large. There, and for files, the newest of `JobSpec.rules` save time.
+
+    *processes* is called only for such jobs. It returns 0 if the number is not known: there are no workers, or one is
+    of an earlier version, which knows the first rules alone.
     """
     here = between_directories(spec)
     saves_time = here or spec.action in (Action.PUSH, Action.PULL)

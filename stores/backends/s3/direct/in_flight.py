@@ -198,7 +198,7 @@ class _Flights:
 
     def receive(self, wait_s: float) -> Iterator[tuple[Callable[[Head, bytes], object], Head, bytes] | None]:
         """
-        Wait for answers, at most *wait_s* seconds. Yield those that have arrived to their ends.
+        Wait for answers, at most *wait_s* seconds. Yield those that have arrived whole.
 
         None stands for a failed request.
         """
