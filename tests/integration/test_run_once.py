@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from snapferry.orchestrator.jobs.batching import BATCHES_OF_A_PROCESS
 from snapferry.orchestrator.schedules.state_file import StateFile
 from snapferry.stores.address import Address, object_key
 from snapferry.stores.hashing import digest
@@ -74,8 +75,9 @@ def test_a_run_between_directories_is_cut_as_a_sync(forge: Forge, tmp_path: Path
     sync = ["sync", "--from", str(tmp_path / "a"), "--to", str(tmp_path / "c"), "--all", "-j", "1", "--json"]
     found = [forge.run(line).document for line in (sync, arguments(config, "nightly", "--json"))]
 
-    # Three of one process, with no small one at the end.
-    assert [(each["state"], each["batches"]["total"]) for each in found] == [("done", 3)] * 2
+    # Those of one process, with no small one at the end.
+    batches = BATCHES_OF_A_PROCESS
+    assert [(each["state"], each["batches"]["total"]) for each in found] == [("done", batches)] * 2
 
 
 def test_a_run_is_skipped_while_the_last_one_has_not_ended(
