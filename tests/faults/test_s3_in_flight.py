@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import inf
 from pathlib import Path
 from typing import Unpack
 
@@ -17,7 +16,7 @@ from snapferry.stores.address import Address, address_of, object_key
 from snapferry.stores.backends.directory.backend import DirectoryBackend
 from snapferry.stores.backends.s3.backend import S3Backend
 from snapferry.stores.backends.s3.bucket import Bucket
-from snapferry.stores.backends.s3.direct.http1 import ConnectionPool
+from snapferry.stores.backends.s3.direct.http1 import AGAIN_S, ConnectionPool
 from snapferry.stores.backends.s3.direct.in_flight import MOST_FAILURES, PooledRequest, exchange
 from snapferry.stores.backends.s3.direct.response import Connection
 from snapferry.stores.backends.s3.features import Confirmation
@@ -472,6 +471,7 @@ def test_connections_are_made_ahead_and_kept() -> None:
 def test_where_connections_end_at_once_few_are_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server may allow fewer than are wanted, and end the others at once."""
     made: list[Connection] = []
+    now = [0.0]
     real = ConnectionPool._connect
 
     def connect(self: ConnectionPool) -> Connection:
@@ -480,13 +480,14 @@ def test_where_connections_end_at_once_few_are_made_ahead(monkeypatch: pytest.Mo
         return connection
 
     monkeypatch.setattr(ConnectionPool, "_connect", connect)
+    monkeypatch.setattr("snapferry.stores.backends.s3.direct.http1.monotonic", lambda: now[0])
     with hostile(lambda _: None) as server, pool_to(server.endpoint) as pool:
         pool.open_ahead(2)
         until(lambda: len(pool.idle) == 2, "both are made")
         assert pool.take_idle() is None
 
         pool.open_ahead(2)
-        monkeypatch.setattr("snapferry.stores.backends.s3.direct.http1.monotonic", lambda: inf)
+        now[0] = AGAIN_S
         pool.open_ahead(1)
         until(lambda: pool.idle, "another one")
         assert len(made) == 3
