@@ -70,9 +70,8 @@ def _embedded(
 
 def batched(spec: JobSpec, settings: Settings) -> JobSpec:
     """Return *spec* with batches for the processes of an embedded fleet."""
-    may_be_larger = "batch_objects" not in settings.model_fields_set | spec.model_fields_set
-    cut = batching(spec, lambda: default_processes(spec.limits.jobs), may_be_larger=may_be_larger)
-    return spec.model_copy(update=cut)
+    chosen = settings.model_fields_set | spec.model_fields_set
+    return spec.model_copy(update=batching(spec, lambda: default_processes(spec.limits.jobs), chosen))
 
 
 @contextmanager

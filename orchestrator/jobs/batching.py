@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from snapferry.stores.errors import InvalidStoreURL
 from snapferry.workers.messages import GROUP_BATCHES, NEWEST_RULES, Action, JobSpec
 
 BATCHES_OF_A_PROCESS: Final = 2
-"""A second one is for the process that has ended its first one before the others."""
+"""More than one, so that a faster process can take over from a slower one."""
 
 LOCAL_BATCH_OBJECTS: Final = 5000
 """Objects in a batch between directories, at most, unless the settings say otherwise."""
@@ -31,12 +31,13 @@ def between_directories(spec: JobSpec) -> bool:
         return False
 
 
-def batching(spec: JobSpec, processes: Callable[[], int], *, may_be_larger: bool) -> dict[str, Any]:
+def batching(spec: JobSpec, processes: Callable[[], int], chosen: Collection[str]) -> dict[str, Any]:
     """
     Return the fields of a request that say how the job is cut, for workers that have so many *processes* together.
 
-    A job between directories has as few batches as they can share, and larger ones if they *may_be_larger*: neither the
-    request nor the settings say how large. There, and for files, the newest of `JobSpec.rules` save time.
+    A job between directories has as few batches as they can share. They are larger, unless their size is one of the
+    fields that the request or the settings have *chosen*. There, and for files, the newest of `JobSpec.rules` save
+    time.
 
     *processes* is called only for such jobs. It returns 0 if the number is not known: there are no workers, or one is
     of an earlier version, which knows the first rules alone.
@@ -48,4 +49,4 @@ def batching(spec: JobSpec, processes: Callable[[], int], *, may_be_larger: bool
     if not here:
         return {"group_batches": GROUP_BATCHES, "rules": NEWEST_RULES}
     fields = {"group_batches": min(GROUP_BATCHES, BATCHES_OF_A_PROCESS * number), "rules": NEWEST_RULES}
-    return fields | ({"batch_objects": LOCAL_BATCH_OBJECTS} if may_be_larger else {})
+    return fields if "batch_objects" in chosen else fields | {"batch_objects": LOCAL_BATCH_OBJECTS}

@@ -84,7 +84,7 @@ class Jobs(JobReader):
         if spec.everything and "order" not in given:
             filled["order"] = Order.NEWEST
         if not given & {"group_batches", "job_id", "rules"}:
-            filled |= self._batching(spec, may_be_larger="batch_objects" not in given)
+            filled |= self._batching(spec, given)
         return self._queue(spec.model_copy(update=filled), schedule, paused=paused)
 
     def resume(self, job_id: str, *, patience: float | None = None) -> str | None:
@@ -235,15 +235,16 @@ class Jobs(JobReader):
         if patience is not None:
             changed |= {"patience": patience, "waits_at_start": True}
         changed |= {"limits": status.limits}
-        return spec.successor(**self._from_settings(_BATCHING) | self._batching(spec), **changed)
+        # All fields of a recorded request are set; nobody need have chosen them.
+        return spec.successor(**self._from_settings(_BATCHING) | self._batching(spec, set()), **changed)
 
-    def _batching(self, spec: JobSpec, *, may_be_larger: bool = True) -> dict[str, Any]:
-        """Return the fields by which the live workers cut the job. *may_be_larger* if the settings agree."""
+    def _batching(self, spec: JobSpec, given: set[str]) -> dict[str, Any]:
+        """Return the fields by which the live workers cut the job; *given* are those that its caller has set."""
         with self._answering():
             return batching(
                 spec,
                 lambda: processes_of(self._ledger.client, copy_queue(spec.queue)),
-                may_be_larger=may_be_larger and "batch_objects" not in self._settings.model_fields_set,
+                given | self._settings.model_fields_set,
             )
 
     def _queue(self, spec: JobSpec, schedule: str = "", *, paused: bool = False) -> str:

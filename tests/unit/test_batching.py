@@ -29,9 +29,9 @@ def test_a_job_between_directories_has_as_few_batches_as_the_processes_can_share
 ) -> None:
     cut = {"group_batches": batches, "rules": NEWEST_RULES}
 
-    assert batching(job(*HERE), lambda: processes, may_be_larger=False) == cut
+    assert batching(job(*HERE), lambda: processes, {"batch_objects"}) == cut
     larger = cut | {"batch_objects": LOCAL_BATCH_OBJECTS}
-    assert batching(job(*HERE), lambda: processes, may_be_larger=True) == larger
+    assert batching(job(*HERE), lambda: processes, {"batch_bytes"}) == larger
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,14 @@ def test_any_other_job_has_many_and_asks_for_no_workers(spec: JobSpec) -> None:
         raise AssertionError
 
     assert not between_directories(spec)
-    assert batching(spec, processes, may_be_larger=True) == {"group_batches": GROUP_BATCHES, "rules": 1}
+    assert batching(spec, processes, set()) == {"group_batches": GROUP_BATCHES, "rules": 1}
 
 
 @pytest.mark.parametrize("action", [Action.PUSH, Action.PULL])
 def test_files_have_the_newest_rules_also_of_a_bucket(action: Action) -> None:
     spec = job(HERE[0], ELSEWHERE).model_copy(update={"action": action})
 
-    assert batching(spec, lambda: 2, may_be_larger=True) == {
+    assert batching(spec, lambda: 2, set()) == {
         "group_batches": GROUP_BATCHES,
         "rules": NEWEST_RULES,
     }
@@ -64,4 +64,4 @@ def test_files_have_the_newest_rules_also_of_a_bucket(action: Action) -> None:
 
 @pytest.mark.parametrize("spec", [job(*HERE), job(HERE[0], ELSEWHERE)])
 def test_for_workers_of_an_earlier_version_or_none_a_job_is_cut_as_they_do(spec: JobSpec) -> None:
-    assert batching(spec, lambda: 0, may_be_larger=True) == {"group_batches": GROUP_BATCHES, "rules": 1}
+    assert batching(spec, lambda: 0, set()) == {"group_batches": GROUP_BATCHES, "rules": 1}
