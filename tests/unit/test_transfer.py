@@ -539,7 +539,7 @@ def test_where_no_store_waits_one_thread_does_all_however_many_are_asked_for(
     assert not started
 
 
-def test_more_in_flight_than_asked_for_there_never_are(
+def test_how_many_are_in_flight_depends_on_whether_a_store_may_wait(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     source, destination = directories(tmp_path)

@@ -242,7 +242,7 @@ def _while_allowed(
     """
     Yield *addresses*, and add each to *taken*, as long as *allowed* says so, which is asked now and then.
 
-    Not for a fixed time: at the end of these, everything waits for the slowest object.
+    Not for a fixed time: at its end, everything would wait for the slowest object.
     """
     ask_at = monotonic() + ASK_AGAIN_S
     for address in addresses:

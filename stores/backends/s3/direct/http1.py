@@ -37,7 +37,7 @@ from .response import (
 from .sending import send
 
 AGAIN_S: Final = 1.0
-"""After a connection could not be made, or ended so soon and unused, none is made ahead for so many seconds."""
+"""After a connection could not be made, or ended within this time unused, none is made ahead for so many seconds."""
 
 _FRAMING: Final = {"content-length", "transfer-encoding"}
 
@@ -219,7 +219,7 @@ class ConnectionPool:
         """
         Let threads connect until *count* connections are idle or on their way; return at once.
 
-        After a failure, nothing is tried for `AGAIN_S` seconds; that is also a connection that ends at once.
+        Nothing is tried for `AGAIN_S` seconds after a connection could not be made, or ended at once.
         """
         with self._opening_lock:
             missing = count - self._opening - len(self.idle)
